@@ -4,7 +4,8 @@
 //! One such session runs at a time in a process, at the configured rate. Pulls that arrive
 //! meanwhile join in or follow.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver as Inbox;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::drive::adhoc::AdhocService;
 use crate::drive::deploy::rollback::spec;
 use crate::drive::deploy::source::{PreparedRelease, ReleaseSource};
 use crate::drive::host::LocalHost;
-use crate::id::Serial;
+use crate::id::{HostName, Serial};
 use crate::keys::{Namespace, PublicKey, Signature, Signer, verify};
 use crate::outcome::{Event, HostState, Observer, Purpose, named_hosts};
 use crate::spec::Compress;
@@ -31,36 +32,51 @@ const GATHER_DELAY: Duration = Duration::from_millis(250);
 const HOST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves pulls until the channel closes.
-pub fn run(host: &Arc<LocalHost>, service: &AdhocService, rate: Rate, pulls: &Inbox<Pull>) {
+pub fn run(
+    host: &Arc<LocalHost>,
+    service: &AdhocService,
+    rate: Rate,
+    pulls: &Inbox<(SocketAddr, Pull)>,
+) {
     let mut log = CatchUpLog::new();
     while let Ok(pull) = pulls.recv() {
         std::thread::sleep(GATHER_DELAY);
-        let mut open: VecDeque<Pull> = std::iter::once(pull).chain(pulls.try_iter()).collect();
+        let mut open: VecDeque<_> = std::iter::once(pull).chain(pulls.try_iter()).collect();
 
-        while let Some(pull) = open.pop_front() {
-            if let Err(e) = serve(host, service, rate, &pull, &mut log) {
+        while let Some((first, pull)) = open.pop_front() {
+            let same = open.iter().filter(|(_, other)| other.tree == pull.tree);
+            let asking: BTreeSet<SocketAddr> = same.map(|(from, _)| *from).chain([first]).collect();
+            let served = serve(host, service, rate, (&pull, &asking), &mut log);
+            let served = served.unwrap_or_else(|e| {
                 log.warn(&format!(
                     "tree {}: cannot offer a release that others lack: {e}",
                     pull.tree
                 ));
-            }
+                Vec::new()
+            });
 
-            // Hosts that pulled the same tree meanwhile have received the offer, or pull again.
+            // Hosts that pulled the same tree before have received the offer, or pull again.
             open.extend(pulls.try_iter());
-            open.retain(|other| other.tree != pull.tree);
+            let is_served = |name: &Option<HostName>| name.iter().any(|n| served.contains(n));
+            open.retain(|(from, other)| {
+                other.tree != pull.tree || !asking.contains(from) && !is_served(&other.host)
+            });
         }
     }
 }
 
+/// Offers the release of a pull to the hosts at the addresses `asking`, and to all that multicast
+/// reaches. Returns the hosts that took part.
 fn serve(
     host: &Arc<LocalHost>,
     service: &AdhocService,
     rate: Rate,
-    pull: &Pull,
+    (pull, asking): (&Pull, &BTreeSet<SocketAddr>),
     log: &mut CatchUpLog,
-) -> Result<()> {
+) -> Result<Vec<HostName>> {
+    let nobody = Ok(Vec::new());
     let Some(managed) = host.trees.get(&pull.tree) else {
-        return Ok(());
+        return nobody;
     };
 
     let tree = &managed.tree;
@@ -68,13 +84,13 @@ fn serve(
         .current()?
         .filter(|current| current.release.id() == pull.release)
     else {
-        return Ok(());
+        return nobody;
     };
 
     if tree.state().tombstone(pull.release)?.is_some()
         || tree.state().unhealthy(pull.release).is_some()
     {
-        return Ok(());
+        return nobody;
     }
 
     let Some(NextOffer {
@@ -83,13 +99,13 @@ fn serve(
         alone,
     }) = next_for(tree, current, pull)?
     else {
-        return Ok(());
+        return nobody;
     };
 
     let header = current.release.header().clone();
     // The order is not stored yet, or was lost in a crash after the commit.
     let Some(grant) = tree.state().grant(header.serial)? else {
-        return Ok(());
+        return nobody;
     };
 
     let grant: SignedOrder = minicbor::decode(&grant).map_err(|e| {
@@ -98,7 +114,7 @@ fn serve(
 
     if Order::decode(&grant.order).is_none_or(|order| order.release != current.release.id()) {
         // The order is for another release of the same serial.
-        return Ok(());
+        return nobody;
     }
 
     let by = verify(
@@ -141,6 +157,7 @@ fn serve(
         fleet,
         follows,
         only,
+        asking: asking.iter().copied().collect(),
     };
 
     let origin = ReleaseOrigin::Granted(granted, Box::new(prepare));
@@ -159,7 +176,7 @@ fn serve(
         log.info(&format!("{release}: passed on to {names}; {sent} sent"));
     }
 
-    Ok(())
+    Ok(outcome.hosts.into_iter().map(|h| h.host).collect())
 }
 
 /// The release to offer next, see [`NextRelease::Release`].

@@ -91,6 +91,7 @@ impl Forger {
                 torn: None,
                 nonce: None,
                 targets: None,
+                tags: None,
                 identity: Some(self.key.identity()),
                 signature: None,
             };

@@ -73,6 +73,9 @@ impl Network {
         match network.setup.start {
             SessionStart::Discovery => network.drain(NodeId::SENDER),
             SessionStart::Granted => {
+                if let Some(uplinks) = &mut network.uplinks {
+                    network.sender.set_roster(now, uplinks.roster(now));
+                }
                 network.sender.announce(now);
                 network.drain(NodeId::SENDER);
             }
@@ -145,6 +148,13 @@ impl Network {
     pub fn set_uplink(&mut self, node: NodeId, uplink: UplinkSetup) {
         if let Some(uplinks) = &mut self.uplinks {
             uplinks.set(node, uplink);
+        }
+    }
+
+    /// Lets no multicast reach host `host` of a network with segments any more.
+    pub fn deafen(&mut self, host: usize) {
+        if let Some(uplinks) = &mut self.uplinks {
+            uplinks.deafen(NodeId::host(host));
         }
     }
 

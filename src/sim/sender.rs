@@ -69,6 +69,7 @@ impl SimSender {
                 fleet: setup.hosts as u32,
                 follows: None,
                 only: None,
+                asking: setup.asking.iter().map(|node| node.address()).collect(),
             }),
         };
 

@@ -43,6 +43,11 @@ impl SentMessages {
         kind.bytes += (copies * datagram.len()) as u64;
     }
 
+    /// Returns the number of all copies.
+    pub fn copies(&self) -> u64 {
+        self.kinds.values().map(|kind| kind.copies).sum()
+    }
+
     /// Returns the bytes of all copies.
     pub fn bytes(&self) -> u64 {
         self.kinds.values().map(|kind| kind.bytes).sum()
@@ -61,6 +66,7 @@ fn kind_of(message: &Message) -> &'static str {
         Message::Ack(..) => "ack",
         Message::Order(_) => "order",
         Message::DriftAsk(..) => "drift",
+        Message::Targets(_) => "targets",
         _ => "other",
     }
 }

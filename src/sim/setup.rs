@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::link::LinkSetup;
+use super::node::NodeId;
 use super::unicast::UnicastSetup;
 use crate::block::frame::Level;
 use crate::proto::generation::TARGET_BYTES;
@@ -42,6 +43,8 @@ pub struct NetworkSetup {
     pub keys: KeyRules,
     /// Begin of the session.
     pub start: SessionStart,
+    /// Hosts that asked for a release committed elsewhere.
+    pub asking: Vec<NodeId>,
     /// Observations beyond the usual ones.
     pub observe: Observations,
 }
@@ -108,6 +111,7 @@ impl Default for NetworkSetup {
             commit: CommitRules::default(),
             keys: KeyRules::default(),
             start: SessionStart::Discovery,
+            asking: Vec::new(),
             observe: Observations::default(),
         }
     }

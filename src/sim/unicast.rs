@@ -4,14 +4,14 @@
 //! The roster is not simulated: each node knows all others, and forgets none that is down. The
 //! sender may hear late of a host that was started again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::node::NodeId;
 use crate::id::{InstanceId, SegmentId};
 use crate::proto::receiver::RelayLoad;
-use crate::proto::roster::{Hop, ReachedHost};
+use crate::proto::roster::{Hop, ReachedHost, TargetLookup};
 use crate::proto::sender::reach::RosterView;
 use crate::units::{Moment, Rate};
 use crate::wire::datagram::set_direct;
@@ -41,6 +41,8 @@ pub struct UnicastSetup {
     pub segments: BTreeMap<NodeId, u64>,
     /// Time after which the sender knows the new process of a host.
     pub stale: Duration,
+    /// Hosts that are in no roster.
+    pub unlisted: BTreeSet<NodeId>,
 }
 
 /// Link out of one node.
@@ -150,7 +152,11 @@ pub(super) struct Uplinks {
     unknown: Vec<(Moment, ReachedHost)>,
     stale: Duration,
     segments: BTreeMap<NodeId, u64>,
-    nodes_by_instance: BTreeMap<InstanceId, NodeId>,
+    unlisted: BTreeSet<NodeId>,
+    /// Nodes that multicast reaches no longer.
+    deaf: BTreeSet<NodeId>,
+    /// Running processes by node.
+    instances: BTreeMap<NodeId, InstanceId>,
 }
 
 /// The sending side of one node.
@@ -164,6 +170,7 @@ struct Uplink {
     /// Bytes of the trains to pass on, each copy counted.
     waiting: usize,
     load: RelayLoad,
+    addresses: TargetLookup,
     /// Time before which no further copies go.
     resume: Moment,
     /// Time at which the node last meant to try again.
@@ -181,6 +188,7 @@ impl Uplinks {
             relayed: VecDeque::new(),
             waiting: 0,
             load: RelayLoad::default(),
+            addresses: TargetLookup::default(),
             resume: Moment(0),
             retry: Moment(0),
             sent: SentBytes::default(),
@@ -193,7 +201,9 @@ impl Uplinks {
             unknown: Vec::new(),
             stale: setup.stale,
             segments: setup.segments.clone(),
-            nodes_by_instance: BTreeMap::new(),
+            unlisted: setup.unlisted.clone(),
+            deaf: BTreeSet::new(),
+            instances: BTreeMap::new(),
         }
     }
 
@@ -215,8 +225,12 @@ impl Uplinks {
 
     /// Records the process that runs on a node.
     pub(super) fn set_instance(&mut self, now: Moment, node: NodeId, instance: InstanceId) {
+        self.instances.insert(node, instance);
+        if self.unlisted.contains(&node) {
+            return;
+        }
+
         let address = node.address();
-        self.nodes_by_instance.insert(instance, node);
         let segment = self.segments.get(&node);
         let host = ReachedHost {
             address,
@@ -244,7 +258,8 @@ impl Uplinks {
     pub(super) fn segment(&self, node: NodeId) -> Option<CopyTo> {
         let own = self.segments.get(&node)?;
         let others = self.segments.iter();
-        let others = others.filter(|(other, segment)| **other != node && *segment == own);
+        let is_reached = |other: &NodeId| *other != node && !self.deaf.contains(other);
+        let others = others.filter(|(other, segment)| is_reached(other) && *segment == own);
         let others: Arc<[NodeId]> = others.map(|(other, _)| *other).collect();
         (!others.is_empty()).then_some(CopyTo::Segment(others))
     }
@@ -263,6 +278,11 @@ impl Uplinks {
     /// Replaces the uplink of a node.
     pub(super) fn set(&mut self, node: NodeId, setup: UplinkSetup) {
         self.nodes[node.index()].setup = setup;
+    }
+
+    /// Lets no multicast reach a node any more.
+    pub(super) fn deafen(&mut self, node: NodeId) {
+        self.deaf.insert(node);
     }
 
     /// Drops all that waits at a node.
@@ -292,31 +312,30 @@ impl Uplinks {
         bytes: &Arc<[u8]>,
         targets: Arc<RelayTargets>,
     ) {
-        let instance = |node: NodeId| {
-            let host = self.roster.get(node.index().wrapping_sub(1));
-            host.map(|host| host.instance)
+        let instance = |node| self.instances.get(&node).copied();
+        let listed = instance(from).filter(|_| !self.unlisted.contains(&from));
+        let hop = match from.is_sender() {
+            true => Some(Hop::First),
+            false => listed.map(Hop::Second),
         };
-        let (Some(own), Some(hop)) = (
-            instance(node),
-            match from.is_sender() {
-                true => Some(Hop::First),
-                false => instance(from).map(Hop::Second),
-            },
-        ) else {
+        let (Some(own), Some(hop)) = (instance(node), hop) else {
             return;
         };
         if !hop.is_passed_on(&targets) {
             return;
         }
 
-        let heads = targets.heads.iter().filter(|_| hop == Hop::First);
-        let to = heads.chain(&targets.group).filter(|host| **host != own);
         let segment = match targets.multicast {
             true => self.segment(node),
             false => None,
         };
         let uplink = &mut self.nodes[node.index()];
-        let copies = bytes.len() * (to.clone().count() + usize::from(segment.is_some()));
+        let roster = (self.version, &self.roster[..]);
+        let found = uplink.addresses.find(&targets, roster, own);
+        let heads = found.heads.iter().filter(|_| hop == Hop::First);
+        let to = heads.chain(&found.group).filter_map(|at| NodeId::at(*at));
+        let to: Vec<CopyTo> = to.map(CopyTo::Node).chain(segment).collect();
+        let copies = bytes.len() * to.len();
         if uplink.waiting + copies > MAX_RELAY_BYTES {
             return uplink.load.on_dropped(1);
         }
@@ -340,11 +359,7 @@ impl Uplinks {
             targets: Some(Arc::clone(&targets)),
             datagrams: vec![Arc::clone(bytes)],
             is_begun: false,
-            to: to
-                .filter_map(|host| self.nodes_by_instance.get(host).copied())
-                .map(CopyTo::Node)
-                .chain(segment)
-                .collect(),
+            to,
             since: now,
         });
     }

@@ -222,6 +222,7 @@ mod tests {
     fn a_session_without_multicast_has_few_bytes_of_messages_for_each_host() {
         for hosts in [5, 40] {
             let row = measure_unicast(hosts, 0.01, 1).expect("complete");
+            println!("{row}\n{}", row.messages);
             let each = row.messages.bytes() / hosts as u64;
             assert!(
                 each < 4_000,
@@ -234,6 +235,7 @@ mod tests {
     #[test]
     fn a_hundred_hosts_pass_a_payload_on_within_the_bounds() {
         let row = measure_unicast(100, 0.01, 2).expect("complete");
+        println!("{row}\n{}", row.messages);
         assert_eq!(row.broken(), None, "{row}\n{}", row.details());
     }
 }

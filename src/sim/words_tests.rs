@@ -192,6 +192,7 @@ impl Sending {
             signature: None,
             nonce: None,
             targets: None,
+            tags: None,
         };
 
         let signature = Some(

@@ -3,8 +3,8 @@
 //!
 //! `listener` binds the address, and `connections` keeps their number bounded, over a `stream` with
 //! a time limit. `guard` checks each request before `routes` answers it. `snapshot` shares one look
-//! at the host or its fleet among all who ask at the same time, and `page` shows the fleet. Whoever
-//! reaches the address may read everything here, so nothing secret is shown.
+//! at the host or its fleet among all clients of a moment, and `page` shows the fleet. Every client
+//! of the address may read everything here, so nothing secret is shown.
 
 mod answer;
 mod connections;

@@ -215,6 +215,7 @@ mod tests {
             signature: None,
             nonce: None,
             targets: None,
+            tags: None,
         });
 
         let Ok(Message::State(back)) = Message::decode(&state.encode()) else {

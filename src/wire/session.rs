@@ -199,6 +199,10 @@ pub struct StageReport {
     /// [`super::relay::RelayTargets`].
     #[n(13)]
     pub targets: Option<u32>,
+    /// Whether the host reads lists of tags in place of [`super::relay::RelayTargets::group`] and
+    /// the like.
+    #[n(14)]
+    pub tags: Option<bool>,
 }
 
 impl StageReport {

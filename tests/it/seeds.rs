@@ -34,6 +34,7 @@ use makuo::wire::message::{
     Announce, Message, Missing, Nack, Order, OrderKind, Ranges, SignedOrder, StageReport, WantList,
 };
 use makuo::wire::peer::{PeerMessage, Ping, Pong};
+use makuo::wire::relay::RelayTargets;
 use makuo::wire::{Front, HostStage, SymbolHeader};
 
 #[test]
@@ -527,6 +528,7 @@ fn messages() -> Vec<Message> {
             signature: Some([7; 64].into()),
             nonce: Some(Nonce(9)),
             targets: None,
+            tags: None,
         }),
         Message::Want(WantList {
             session: SessionId(1),
@@ -546,6 +548,18 @@ fn messages() -> Vec<Message> {
             signature,
             hosts: None,
         }),
+        Message::Targets(
+            RelayTargets {
+                session: SessionId(1),
+                number: 2,
+                heads: vec![InstanceId(3), InstanceId(4)],
+                group: vec![InstanceId(5), InstanceId(6)],
+                relays: vec![InstanceId(7)],
+                multicast: false,
+                tags: None,
+            }
+            .into_tagged(),
+        ),
     ]
 }
 

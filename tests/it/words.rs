@@ -101,6 +101,7 @@ fn state(session: SessionId, number: u32, name: &str, stage: HostStage) -> Stage
         signature: None,
         nonce: None,
         targets: None,
+        tags: None,
     }
 }
 

@@ -29,13 +29,16 @@ impl SenderDriver {
         machine: Sender,
         worker: WorkerHandle,
     ) -> Self {
-        Self {
+        let mut driver = Self {
             clock,
             endpoint,
             machine,
             worker,
             targets: 0,
-        }
+        };
+        // The first message depends on it.
+        driver.follow_roster(driver.now());
+        driver
     }
 
     /// Current time.

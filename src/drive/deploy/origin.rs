@@ -1,5 +1,7 @@
 //! The origin of a session's release: a source, an earlier release, or one committed elsewhere.
 
+use std::net::SocketAddr;
+
 use super::options::DeployOptions;
 use super::rollback::EarlierRelease;
 use super::source::{self, PreparedRelease, ReleaseSource};
@@ -70,6 +72,8 @@ pub struct Granted {
     pub follows: Option<Serial>,
     /// The only host to take the release, if restricted.
     pub only: Option<HostName>,
+    /// Hosts that asked for the release; empty if all are to hear of it.
+    pub asking: Vec<SocketAddr>,
 }
 
 /// Kind of a session's release.

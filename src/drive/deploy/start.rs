@@ -107,6 +107,7 @@ fn setup(
         fleet: granted.fleet,
         follows: granted.follows,
         only: granted.only.clone(),
+        asking: granted.asking.clone(),
     });
 
     SenderSetup {

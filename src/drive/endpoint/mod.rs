@@ -332,7 +332,7 @@ impl GroupEndpoint {
                 host_links: &self.host_links,
                 own: self.instance,
                 traffic: &self.traffic,
-                address_of: |host| peers.roster().address_of(host),
+                roster: (peers.roster().version(), peers.roster().reached()),
             };
             self.relay.send(self.clock.now(), &way);
         }

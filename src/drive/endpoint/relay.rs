@@ -10,7 +10,7 @@ use crate::id::InstanceId;
 use crate::metrics::TrafficFigures;
 use crate::net::{Link, LinkSet, MAX_SEGMENTS, MAX_SEND_BYTES, SendOutcome};
 use crate::proto::receiver::RelayLoad;
-use crate::proto::roster::Hop;
+use crate::proto::roster::{Hop, ReachedHost, TargetAddresses, TargetLookup};
 use crate::units::Moment;
 use crate::wire::relay::RelayTargets;
 
@@ -31,6 +31,8 @@ pub(super) struct RelayQueue {
     waiting: usize,
     /// Copies of the last train.
     copies: usize,
+    /// Addresses of the last targets.
+    addresses: TargetLookup,
     load: RelayLoad,
     /// Bytes passed on, counted for each host.
     sent: u64,
@@ -71,14 +73,14 @@ struct Train {
 
 /// Ways to the targets.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct RelayWay<'a, A> {
+pub(super) struct RelayWay<'a> {
     pub(super) links: &'a LinkSet,
     pub(super) host_links: &'a HostLinks,
     /// This process.
     pub(super) own: InstanceId,
     pub(super) traffic: &'a TrafficFigures,
-    /// Returns the proven address of a host.
-    pub(super) address_of: A,
+    /// Version of the roster, and its hosts.
+    pub(super) roster: (u64, &'a [ReachedHost]),
 }
 
 /// Destination of one copy.
@@ -154,15 +156,13 @@ impl RelayQueue {
 
     /// Sends the trains, until the kernel has no room. Trains that have waited too long are
     /// dropped.
-    pub(super) fn send<A>(&mut self, now: Moment, way: &RelayWay<'_, A>)
-    where
-        A: Fn(InstanceId) -> Option<SocketAddr>,
-    {
+    pub(super) fn send(&mut self, now: Moment, way: &RelayWay<'_>) {
         self.blocked = None;
         self.drop_stale(now);
         while let Some(train) = self.trains.front_mut() {
             if !train.is_begun {
-                train.begin(way);
+                let found = self.addresses.find(&train.targets, way.roster, way.own);
+                train.begin(way, found);
                 self.load.on_wait(now.since(train.since));
                 self.copies = train.copies.len();
                 self.waiting -= train.bytes.len() * train.counted;
@@ -228,24 +228,19 @@ impl Train {
             && self.bytes.len() / self.segment < MAX_SEGMENTS
     }
 
-    /// Fixes the destinations: the targets whose address is known.
-    fn begin<A>(&mut self, way: &RelayWay<'_, A>)
-    where
-        A: Fn(InstanceId) -> Option<SocketAddr>,
-    {
+    /// Fixes the destinations among `targets`.
+    fn begin(&mut self, way: &RelayWay<'_>, targets: &TargetAddresses) {
         self.is_begun = true;
-        let mut add = |host: &InstanceId| {
-            let to = (way.address_of)(*host).filter(|_| *host != way.own);
-            let Some(to) = to else { return };
+        let mut add = |&to: &SocketAddr| {
             let link = way.host_links.of(to).or_else(|| way.links.of_family(to));
             self.copies.extend(link.map(|link| RelayCopy { link, to }));
         };
 
         if self.hop == Hop::First {
-            self.targets.heads.iter().for_each(&mut add);
+            targets.heads.iter().for_each(&mut add);
         }
         if !self.targets.multicast {
-            self.targets.group.iter().for_each(add);
+            targets.group.iter().for_each(add);
             return;
         }
 

@@ -3,6 +3,7 @@
 mod commands;
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver as Inbox, SyncSender, channel, sync_channel};
 use std::time::Duration;
@@ -29,8 +30,9 @@ use crate::wire::seal::OpenError;
 
 /// Longest further wait for the sender to acknowledge the outcome.
 const ACK_TIMEOUT: Duration = Duration::from_secs(2);
-/// Largest number of pulls that wait while one release is served.
-const MAX_WAITING_PULLS: usize = 16;
+/// Largest number of pulls that wait while one release is served: more than the hosts that get an
+/// offer one by one.
+const MAX_WAITING_PULLS: usize = 128;
 /// Interval at which an ending host checks for orders in progress.
 const END_POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// Timeout for a silent sender.
@@ -54,7 +56,7 @@ pub struct HostLoop {
     /// Schedule of drift checks.
     drift_schedule: DriftSchedule,
     /// Channel for pulls of other hosts.
-    pulls: Option<SyncSender<Pull>>,
+    pulls: Option<SyncSender<(SocketAddr, Pull)>>,
 }
 
 impl HostLoop {
@@ -122,7 +124,7 @@ impl HostLoop {
     }
 
     /// Returns the channel of pulls: releases of this host that others lack.
-    pub fn pulls(&mut self) -> Inbox<Pull> {
+    pub fn pulls(&mut self) -> Inbox<(SocketAddr, Pull)> {
         let (outbox, inbox) = sync_channel(MAX_WAITING_PULLS);
         self.pulls = Some(outbox);
         inbox

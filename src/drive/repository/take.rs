@@ -85,6 +85,7 @@ pub fn pull(
         fleet: options.fleet,
         follows: None,
         only: None,
+        asking: Vec::new(),
     };
 
     let origin = ReleaseOrigin::Granted(granted, Box::new(prepare));

@@ -266,7 +266,7 @@ impl Receiver {
             }
             Message::Pull(pull) => {
                 let idle = |tree: &_| self.sessions.is_idle(tree);
-                if let Some(header) = self.releases.on_pull(now, pull, idle) {
+                if let Some(header) = self.releases.on_pull(now, from, pull, idle) {
                     self.control.send(Dest::Group, &header);
                 }
             }
@@ -365,8 +365,8 @@ impl Receiver {
         self.effects.next_request()
     }
 
-    /// Returns the next release to offer to hosts that lack it.
-    pub fn poll_pull(&mut self) -> Option<Pull> {
+    /// Returns the next release to offer to hosts that lack it, and the address of one.
+    pub fn poll_pull(&mut self) -> Option<(SocketAddr, Pull)> {
         self.releases.next_pull()
     }
 

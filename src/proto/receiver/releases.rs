@@ -22,7 +22,7 @@ use crate::wire::query::ReleaseBytes;
 /// Delay between a beacon and the next look at the members' releases.
 const MEMBER_CHECK_DELAY: Duration = Duration::from_millis(500);
 /// Largest number of queued releases requested by other hosts.
-const MAX_QUEUED_PULLS: usize = 16;
+const MAX_QUEUED_PULLS: usize = 128;
 
 /// The host's releases, its missing ones, and its tombstones.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub(super) struct FleetReleases {
     headers: Headers,
     tombstones: Tombstones,
     /// Releases that other hosts lack and request from this host.
-    pulls: VecDeque<Pull>,
+    pulls: VecDeque<(SocketAddr, Pull)>,
     /// Due time of the next look at the members' releases, after a change.
     check_at: Option<Moment>,
 }
@@ -154,6 +154,7 @@ impl FleetReleases {
     pub(super) fn on_pull(
         &mut self,
         now: Moment,
+        from: SocketAddr,
         pull: Pull,
         idle: impl FnOnce(&TreeName) -> bool,
     ) -> Option<Box<Message>> {
@@ -170,15 +171,13 @@ impl FleetReleases {
             }
         }
 
-        let is_same = |p: &Pull| {
-            (&p.tree, p.release, p.have, p.base) == (&pull.tree, pull.release, pull.have, pull.base)
-        };
+        let is_same = |(other, queued): &(SocketAddr, Pull)| *other == from && *queued == pull;
 
         if self.pulls.len() < MAX_QUEUED_PULLS
             && !self.pulls.iter().any(is_same)
             && idle(&pull.tree)
         {
-            self.pulls.push_back(pull);
+            self.pulls.push_back((from, pull));
         }
 
         None
@@ -194,8 +193,8 @@ impl FleetReleases {
             && self.tombstones.of(&pull.tree, pull.release).is_none()
     }
 
-    /// Returns the next release to offer to hosts that lack it.
-    pub(super) fn next_pull(&mut self) -> Option<Pull> {
+    /// Returns the next release to offer to hosts that lack it, and the address of one.
+    pub(super) fn next_pull(&mut self) -> Option<(SocketAddr, Pull)> {
         self.pulls.pop_front()
     }
 

@@ -199,7 +199,7 @@ impl Session {
     /// Returns whether this host passes on what others passed on to it.
     pub(super) fn is_second_hop(&self) -> bool {
         self.targets()
-            .is_some_and(|targets| targets.group.len() > 1)
+            .is_some_and(|targets| targets.group_len() > 1)
     }
 
     /// Returns true if the session is open and has neither requests nor notices.

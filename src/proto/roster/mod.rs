@@ -21,6 +21,7 @@ mod outbox;
 mod peer;
 mod pings;
 mod segment;
+mod targets;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -36,6 +37,7 @@ pub use self::peer::MAX_PEERS;
 use self::peer::{Peer, PeerState};
 pub use self::segment::SegmentSetup;
 use self::segment::{Known, Segment};
+pub use self::targets::{TargetAddresses, TargetLookup};
 use super::{Dest, Transmit};
 use crate::id::InstanceId;
 use crate::units::Moment;
@@ -164,11 +166,6 @@ impl Roster {
     /// Number of the present lists; another one after each change.
     pub fn version(&self) -> u64 {
         self.lists.version
-    }
-
-    /// Address of a host that answers.
-    pub fn address_of(&self, host: InstanceId) -> Option<SocketAddr> {
-        self.lists.listing.address_of(host)
     }
 
     /// Way of a datagram to be passed on that came from `from`. `None` from a stranger.

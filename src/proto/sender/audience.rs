@@ -8,7 +8,7 @@ use super::effects::SenderNotice;
 use super::hosts::{Host, Hosts};
 use super::proofs::Proofs;
 use super::setup::TargetRules;
-use super::unicast_group::UnicastGroup;
+use super::unicast_group::{UnicastGroup, dests_of};
 use crate::id::{HostName, InstanceId};
 use crate::proto::control::Control;
 use crate::proto::members::{Member, Table};
@@ -28,12 +28,16 @@ pub struct Audience {
     table: Table,
     proofs: Proofs,
     unicast: UnicastGroup,
+    /// Hosts that asked for a release committed elsewhere.
+    asking: Vec<SocketAddr>,
 }
 
 impl Audience {
-    /// Creates an audience without members.
-    pub fn new(targets: TargetRules, proofs: Proofs) -> Self {
+    /// Creates an audience without members. If there are hosts that are `asking`, messages go to
+    /// no others that multicast does not reach, until these take part.
+    pub fn new(targets: TargetRules, proofs: Proofs, asking: Vec<SocketAddr>) -> Self {
         Self {
+            asking,
             targets,
             table: Table::default(),
             proofs,
@@ -75,7 +79,41 @@ impl Audience {
         let done = all.filter(|host| has_it(host) && is_there(host));
         let mut done: BTreeSet<SocketAddr> = done.map(|host| host.address).collect();
         done.extend(self.bystanders());
-        self.unicast.dests_without(&done)
+        match self.addressed(hosts) {
+            None => self.unicast.dests_without(&done),
+            Some(addressed) => self.one_by_one(addressed.difference(&done).copied()),
+        }
+    }
+
+    /// Destinations of a message to all.
+    pub fn all(&self, hosts: &Hosts) -> Vec<Dest> {
+        match self.addressed(hosts) {
+            None => vec![Dest::Group],
+            Some(addressed) => self.one_by_one(addressed.into_iter()),
+        }
+    }
+
+    /// Addresses of the hosts that get messages about a release committed elsewhere: those that
+    /// asked for it, and those that take part. `None` if all get them.
+    fn addressed(&self, hosts: &Hosts) -> Option<BTreeSet<SocketAddr>> {
+        let is_unicast = self.unicast.has_any() && !self.asking.is_empty();
+        let is_reached = |at: &SocketAddr| !self.unicast.is_unicast() || self.unicast.contains(*at);
+        if !is_unicast || !self.asking.iter().all(is_reached) {
+            return None;
+        }
+
+        let part = hosts.iter().map(|(_, host)| host.address);
+        let all = part.chain(self.asking.iter().copied());
+        Some(all.filter(|at| self.unicast.contains(*at)).collect())
+    }
+
+    /// Destinations of a message to all that multicast reaches and to the hosts at `addresses`.
+    fn one_by_one(&self, addresses: impl Iterator<Item = SocketAddr>) -> Vec<Dest> {
+        let single = dests_of(addresses);
+        match &single[..] {
+            [Dest::Group] => single,
+            _ => self.unicast.cheap().into_iter().chain(single).collect(),
+        }
     }
 
     /// Addresses of the members that take no part.

@@ -152,6 +152,13 @@ impl Sender {
         let patience = self.decision.patience(is_ordering, &self.hosts);
         let lost = self.hosts.sweep(now, patience, self.awaited());
         self.outputs.notify_lost(lost);
+        let receivers = self.serving.flow().receivers();
+        let cut_off = self.reach.cut_off(now, patience.silent).into_iter();
+        // A slow one waits for its pass.
+        for host in cut_off.filter(|host| !receivers.is_slow(*host)) {
+            let lost = self.hosts.drop_cut_off(now, host, patience.silent);
+            self.outputs.notify_lost(lost);
+        }
         if self.serving.choose_reporters(now, &self.hosts) {
             self.send_reporters(now);
         }

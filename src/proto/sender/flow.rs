@@ -263,6 +263,11 @@ impl Flow {
         }
     }
 
+    /// Ways from one host to another that carry nothing.
+    pub fn broken_ways(&self) -> impl Iterator<Item = (InstanceId, InstanceId)> {
+        self.relays.broken_ways()
+    }
+
     /// Limits a reported counter to the datagrams actually sent.
     fn known(&self, seen: u64) -> u64 {
         seen.min(self.stream.counter())

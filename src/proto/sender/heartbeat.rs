@@ -15,11 +15,12 @@ const MAX_HEARTBEAT: Duration = Duration::from_millis(500);
 /// host tolerates.
 const HEARTBEAT_WITH_DATA: Duration = Duration::from_millis(250);
 
-/// Wait between two statuses that are one copy for each host: half of [`MAX_COPIED`] in a small
-/// fleet, and up to this in a large one. Hosts tolerate several seconds of silence.
-const MAX_COPIED: Duration = Duration::from_secs(1);
+/// Wait between two statuses that are one copy for each host, in a small fleet.
+const MIN_COPIED: Duration = Duration::from_millis(500);
+/// The same in a large one. Hosts tolerate several seconds of silence.
+const MAX_COPIED: Duration = Duration::from_secs(2);
 /// Part of that wait for each host.
-const COPIED_PER_HOST: Duration = Duration::from_millis(1);
+const COPIED_PER_HOST: Duration = Duration::from_millis(2);
 
 /// Timer of the heartbeats.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub struct Heartbeat {
     last_status: Moment,
     /// Time of the last status to all hosts.
     last_to_all: Moment,
+    /// Time of the last one to each host that is not done.
+    last_to_open: Moment,
 }
 
 impl Heartbeat {
@@ -38,6 +41,7 @@ impl Heartbeat {
             timer: timer_from(now),
             last_status: now,
             last_to_all: now,
+            last_to_open: Moment(0),
         }
     }
 
@@ -72,7 +76,7 @@ impl Heartbeat {
 
     /// Returns whether each of `hosts` hosts needs its copy of a status as a sign of life.
     pub fn is_due_to_all(&self, now: Moment, hosts: u32) -> bool {
-        let wait = (COPIED_PER_HOST * hosts).clamp(MAX_COPIED / 2, MAX_COPIED);
+        let wait = (COPIED_PER_HOST * hosts).clamp(MIN_COPIED, MAX_COPIED);
         now.since(self.last_to_all) >= wait
     }
 
@@ -80,6 +84,15 @@ impl Heartbeat {
     /// much more often than all can answer.
     pub fn may_repeat_to_all(&self, now: Moment, hosts: u32) -> bool {
         now.since(self.last_to_all) >= slot_interval(hosts) / 4
+    }
+
+    /// Same for the hosts that are not done, of `hosts` hosts. Records that they get it.
+    pub fn may_repeat_to_open(&mut self, now: Moment, hosts: u32) -> bool {
+        let may_repeat = now.since(self.last_to_open) >= slot_interval(hosts) / 4;
+        if may_repeat {
+            self.last_to_open = now;
+        }
+        may_repeat
     }
 
     /// Time of the next heartbeat.

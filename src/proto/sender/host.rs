@@ -74,6 +74,8 @@ pub struct HostTransfer {
     pub dropped: u64,
     /// Number of the list of hosts to which this one passes data on; 0 for none.
     pub targets: u32,
+    /// Whether the host reads lists of tags.
+    pub reads_tags: bool,
 }
 
 /// Kinds of content that a host has asked for.
@@ -238,6 +240,7 @@ impl Host {
 
         self.states.newest = self.states.newest.max(state.number);
         self.transfer.targets = state.targets.unwrap_or(0);
+        self.transfer.reads_tags = state.tags == Some(true);
         let changed = self.stage != Some(state.stage);
         if changed || self.transfer.received != state.received {
             self.progress = now;

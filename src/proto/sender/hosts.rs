@@ -4,6 +4,7 @@ mod presence;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::key_check::KeyCheck;
 use super::name_index::NameIndex;
@@ -252,6 +253,25 @@ impl Hosts {
         self.changed = true;
 
         true
+    }
+
+    /// Gives up a host that nothing reaches any more, and returns it. One that is ready, or was
+    /// not without progress for `patience`, stays.
+    pub fn drop_cut_off(
+        &mut self,
+        now: Moment,
+        instance: InstanceId,
+        patience: Duration,
+    ) -> Option<Host> {
+        let host = self.hosts.get_mut(&instance);
+        let stands = |host: &&mut Host| now.since(host.progress) >= patience;
+        let host = host.filter(|host| !host.is_settled(false)).filter(stands)?;
+        let why =
+            "multicast does not reach it any more, and it is no peer: list it in network.peers";
+        host.give_up(why.into());
+        self.changed = true;
+
+        Some(host.clone())
     }
 
     /// Marks the ready hosts among the `chosen` as ordered to commit.

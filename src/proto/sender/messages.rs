@@ -36,6 +36,7 @@ impl Sender {
 
             Message::Want(want) if self.is_from_host(now, source, from, want.session) => {
                 let number = want.number;
+                self.watch_receipt(now, source, want.seen);
                 if self
                     .serving
                     .on_want(now, source, want, &self.offer, &mut self.hosts)
@@ -45,8 +46,12 @@ impl Sender {
             }
             Message::Nack(nack) if self.is_from_host(now, source, from, nack.session) => {
                 let hosts = self.hosts.len();
+                self.watch_receipt(now, source, nack.seen);
                 self.reach.on_missing(now, source, &nack.missing);
                 self.serving.flow_mut().on_nack(now, source, &nack, hosts);
+                for (from, to) in self.serving.flow().broken_ways() {
+                    self.reach.on_broken(now, from, to);
+                }
             }
             Message::Report(report) if self.is_from_host(now, source, from, report.session) => {
                 self.on_report(now, source, report);
@@ -69,6 +74,12 @@ impl Sender {
         session: SessionId,
     ) -> bool {
         session == self.session && self.hosts.on_sign_of_life(now, source, from)
+    }
+
+    /// Notes whether data comes to a host that asks for it.
+    fn watch_receipt(&mut self, now: Moment, source: InstanceId, seen: u64) {
+        let sent = self.serving.flow().stream().counter();
+        self.reach.on_request(now, source, seen, sent);
     }
 
     /// Takes a beacon or an answer. Without the echoed nonce the message may be a replay: from an

@@ -129,6 +129,8 @@ impl Sender {
         };
 
         let control = Control::new(instance, sizes.datagram, sizes.room);
+        let asking = setup.grant.as_ref().map(|grant| grant.asking.clone());
+        let asking = asking.unwrap_or_default();
         Self {
             session,
             instance,
@@ -137,7 +139,7 @@ impl Sender {
             ticked: Moment(0),
             reassembly: Reassembly::default(),
             outputs: SenderOutputs::new(control),
-            audience: Audience::new(setup.targets, Proofs::new(setup.seed)),
+            audience: Audience::new(setup.targets, Proofs::new(setup.seed), asking),
             hosts: Hosts::new(now, setup.keys),
             reach: Reach::new(session),
             offer: Offer::new(session, setup.name, setup.compare, setup.grant),

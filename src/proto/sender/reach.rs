@@ -3,6 +3,7 @@
 //!
 //! Without a roster all hosts are reached by multicast, and nothing is planned.
 
+mod detour;
 mod plan;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +19,7 @@ use crate::units::Moment;
 use crate::wire::message::Missing;
 use crate::wire::{HostStage, Message};
 
+use detour::BrokenWays;
 pub use plan::DataTargets;
 use plan::RelayPlan;
 
@@ -56,6 +58,10 @@ pub struct Reach {
     roster: KnownRoster,
     /// Hosts that multicast does not reach, by the generations of which nothing came.
     unreached: BTreeMap<InstanceId, UnreachedHost>,
+    /// Hosts in no roster that have not received what was sent.
+    stalls: BTreeMap<InstanceId, Stall>,
+    /// Ways between hosts that carry nothing.
+    broken: BrokenWays,
     plan: RelayPlan,
     /// Number of the plan; 0 before the first one.
     number: u32,
@@ -91,6 +97,17 @@ struct UnreachedHost {
     count: u32,
 }
 
+/// A host in no roster that has not received what was sent.
+#[derive(Debug, Clone, Copy)]
+struct Stall {
+    /// Data counter that it has received.
+    seen: u64,
+    /// Time of the first request with this counter.
+    since: Moment,
+    /// Time of its last request.
+    last: Moment,
+}
+
 /// A host that was told its targets.
 #[derive(Debug, Clone, Copy)]
 struct ToldHost {
@@ -107,6 +124,8 @@ impl Reach {
             session,
             roster: KnownRoster::default(),
             unreached: BTreeMap::new(),
+            stalls: BTreeMap::new(),
+            broken: BrokenWays::default(),
             plan: RelayPlan::default(),
             number: 0,
             data: DataTargets::default(),
@@ -175,7 +194,7 @@ impl Reach {
         for (id, _) in hosts.iter().filter(|(_, host)| takes_part(host)) {
             plan.add(*id, self.roster.hosts.get(id), is_unreached(id));
         }
-        plan.close();
+        plan.close(&self.broken);
 
         // Hosts that come or go one after the other make one change.
         let has_changed = plan != self.plan;
@@ -256,6 +275,11 @@ impl Reach {
             self.early_until = self.early_until.or(Some(now + EARLY_TIME + first_repeat));
 
             let targets = self.plan.targets(id, group, self.session, self.number);
+            let reads_tags = hosts.get(id).is_some_and(|host| host.transfer.reads_tags);
+            let targets = match reads_tags {
+                true => targets.into_tagged(),
+                false => targets,
+            };
             control.send(Dest::Host(to), &Message::Targets(targets));
         }
 
@@ -313,6 +337,43 @@ impl Reach {
             unreached.generation = generation;
             self.due = now;
         }
+    }
+
+    /// Takes a way from one host to another that carries nothing.
+    pub fn on_broken(&mut self, now: Moment, from: InstanceId, to: InstanceId) {
+        if self.broken.add(from, to) {
+            self.due = now;
+        }
+    }
+
+    /// Takes a request of a host that has received the data counter `seen` of `sent`.
+    pub fn on_request(&mut self, now: Moment, host: InstanceId, seen: u64, sent: u64) {
+        let is_listed = self.roster.hosts.contains_key(&host);
+        if self.roster.version == 0 || is_listed || seen >= sent {
+            self.stalls.remove(&host);
+            return;
+        }
+
+        let stall = self.stalls.entry(host).or_insert(Stall {
+            seen,
+            since: now,
+            last: now,
+        });
+        if stall.seen != seen {
+            (stall.seen, stall.since) = (seen, now);
+        }
+        stall.last = now;
+    }
+
+    /// Hosts in no roster that have received nothing for `patience` and still ask for it: multicast
+    /// does not reach them, and nothing else does.
+    pub fn cut_off(&self, now: Moment, patience: Duration) -> Vec<InstanceId> {
+        let is_cut_off =
+            |stall: &Stall| now.since(stall.since) >= patience && now.since(stall.last) < patience;
+        let stalls = self.stalls.iter().filter(|(_, stall)| is_cut_off(stall));
+        let ids = stalls.map(|(id, _)| *id);
+        ids.filter(|id| !self.roster.hosts.contains_key(id))
+            .collect()
     }
 
     /// Number of the plan; 0 before the first one.

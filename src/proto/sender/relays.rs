@@ -47,6 +47,10 @@ pub struct Relays {
     suspects: usize,
     /// Number of hosts that are out for their losses.
     out: usize,
+    /// Number of relays that any host accuses.
+    accused: usize,
+    /// A host accuses a relay for the first time.
+    has_new_accuser: bool,
     turns: Turns,
     log: TrainLog,
     /// Symbols of each relay at the host of the present NACK.
@@ -115,8 +119,9 @@ impl Relays {
     fn arrange(&mut self) {
         self.active.clear();
         self.on_trial.clear();
-        (self.suspects, self.out) = (0, 0);
+        (self.suspects, self.out, self.accused) = (0, 0, 0);
         for (relay, at) in self.relays.iter().zip(0..) {
+            self.accused += usize::from(relay.evidence.is_accused());
             match relay.state {
                 RelayState::OutUntil(_) => self.out += 1,
                 _ if relay.is_unfit => self.out += 1,
@@ -210,7 +215,8 @@ impl Relays {
 
             let expected = (u64::from(own.taken) * passed / taken) as u32;
             let symbols = PassedSymbols { expected, ..*own };
-            relay.evidence.add(host, missing.generation.0, symbols);
+            let is_new = relay.evidence.add(host, missing.generation.0, symbols);
+            self.has_new_accuser |= is_new;
         }
     }
 
@@ -259,6 +265,15 @@ impl Relays {
         all
     }
 
+    /// Ways from a relay that is not out to a host that carry nothing.
+    pub fn broken_ways(&self) -> impl Iterator<Item = (InstanceId, InstanceId)> {
+        let takes = |relay: &&Relay| relay.is_present && !relay.is_out();
+        let relays = self.relays.iter().filter(|_| self.accused > 0);
+        relays
+            .filter(takes)
+            .flat_map(|relay| relay.evidence.cut_off().map(|host| (relay.host, host)))
+    }
+
     /// Number of relays that stay in, whatever they lose.
     fn least_left(&self) -> usize {
         match self.present() {
@@ -267,14 +282,14 @@ impl Relays {
         }
     }
 
-    /// Takes out the relays that enough hosts accuse, and returns whether there are any or new
-    /// suspects. A relay is a new suspect once until it is out: it may be innocent, and the losses
-    /// those of a queue.
+    /// Takes out the relays that enough hosts accuse, and returns whether there are any, new
+    /// suspects or new accusers. A relay is a new suspect once until it is out: it may be innocent,
+    /// and the losses those of a queue. Each host accuses a relay for the first time once.
     pub fn judge(&mut self, now: Moment) -> bool {
         let present = self.present();
         let enough = (present.saturating_sub(1) / 2 + 1).min(MAX_ACCUSING);
         let before = self.active.len() + self.on_trial.len();
-        let mut has_new = false;
+        let mut has_new = std::mem::take(&mut self.has_new_accuser);
         let mut most = before.saturating_sub(self.least_left());
         for relay in &mut self.relays {
             // Without one that takes no trains now, as many are left.
@@ -291,15 +306,16 @@ impl Relays {
     }
 
     /// Number of the datagrams in `counters` that `host` was to get over relays that are out now or
-    /// suspect.
+    /// suspect, or that it accuses: its way from one of them may be broken.
     pub fn lost_by_relays(&self, host: InstanceId, counters: Range<u64>) -> u64 {
-        if self.out + self.suspects == 0 {
+        if self.out + self.suspects + self.accused == 0 {
             return 0;
         }
 
+        let loses = |relay: &Relay| relay.loses() || relay.evidence.is_accused_by(host);
         let is_out = |RelayIndex(at): RelayIndex| {
             let relay = self.relays.get(usize::from(at));
-            relay.is_some_and(|relay| relay.loses() && relay.host != host)
+            relay.is_some_and(|relay| relay.host != host && loses(relay))
         };
         let lost = |run: &TrainRun| run.relay.is_some_and(is_out);
         let runs = self.log.runs_in(counters.clone()).filter(lost);

@@ -249,7 +249,9 @@ impl ContentService {
         if !has_data && self.flow.stream().counter() > 0 {
             let open = (to.audience).dests(now, to.hosts, |host| host.is_settled(to.audit));
             if open != [Dest::Group] {
-                dests = open;
+                if self.heartbeat.may_repeat_to_open(now, hosts) {
+                    dests = open;
+                }
             } else if self.heartbeat.may_repeat_to_all(now, hosts) {
                 return self.send_status(now, phase, to, control);
             }
@@ -280,8 +282,10 @@ impl ContentService {
         control: &mut Control,
     ) {
         self.heartbeat.on_status(now);
-        let status = self.status(phase, to);
-        control.send(Dest::Group, &Message::Status(status));
+        let status = Message::Status(self.status(phase, to));
+        for dest in to.audience.all(to.hosts) {
+            control.send(dest, &status);
+        }
     }
 
     /// Sends a new choice of reporters: by multicast to all, otherwise to the reporters, and the

@@ -1,5 +1,6 @@
 //! Parameters of a session.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::id::{HostName, InstanceId, Serial, TreeName};
@@ -167,4 +168,7 @@ pub struct ReleaseGrant {
     pub follows: Option<Serial>,
     /// The only host that such a release is offered to.
     pub only: Option<HostName>,
+    /// Hosts that asked for the release. Those that multicast does not reach get copies of
+    /// messages only if they are among them, or take part; all do if this is empty.
+    pub asking: Vec<SocketAddr>,
 }

@@ -3,12 +3,12 @@
 //!
 //! `MAKUO_MIXED_SEED` sets the first seed, `MAKUO_MIXED_ROUNDS` the number of rounds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::{LONG, SOON, assert_complete, unlimited};
 use crate::manifest::Intent;
-use crate::proto::sender::CommitRules;
+use crate::proto::sender::{CommitRules, SenderNotice};
 use crate::sim::node::NodeId;
 use crate::sim::offer::SimOffer;
 use crate::sim::unicast::{UnicastSetup, UplinkSetup};
@@ -28,6 +28,10 @@ struct Mixed {
     files: u32,
     prepare: Duration,
     stale: Duration,
+    /// Hosts that are in no roster.
+    unlisted: BTreeSet<NodeId>,
+    /// Hosts that may be missing.
+    spare: usize,
 }
 
 impl Mixed {
@@ -42,6 +46,8 @@ impl Mixed {
             files: 40,
             prepare: Duration::ZERO,
             stale: Duration::ZERO,
+            unlisted: BTreeSet::new(),
+            spare: 1,
         }
     }
 
@@ -64,6 +70,8 @@ impl Mixed {
             files: rng.u32(2..100),
             prepare: Duration::from_millis(rng.u64(0..3_000)),
             stale: Duration::from_millis(rng.u64(0..4_000)),
+            unlisted: BTreeSet::new(),
+            spare: 1,
         }
     }
 
@@ -85,10 +93,11 @@ impl Mixed {
                 },
                 segments: self.segments.clone(),
                 stale: self.stale,
+                unlisted: self.unlisted.clone(),
                 ..UnicastSetup::default()
             }),
             commit: CommitRules {
-                quorum: Quorum::Count(self.hosts as u32 - 1),
+                quorum: Quorum::Count((self.hosts - self.spare) as u32),
                 ..CommitRules::default()
             },
             prepare: self.prepare,
@@ -148,4 +157,42 @@ fn hosts_near_the_sender_do_not_raise_what_it_sends_to_the_others() {
     );
     // A copy for the relay of each row, and one by multicast.
     assert!(data_mixed < 2.0 * 1.2, "{data_mixed:.3}");
+}
+
+#[test]
+fn a_host_in_no_roster_that_multicast_stops_reaching_gets_an_answer_in_time() {
+    /// Bound on the time, beside the silence that is tolerated.
+    const MOST: Duration = Duration::from_secs(8);
+    for seed in 1..5 {
+        for spare in [0, 1] {
+            let mut rng = fastrand::Rng::with_seed(seed ^ 0xdea);
+            let hosts = rng.usize(2..7);
+            let mut mixed = Mixed::with_near(seed, hosts, rng.usize(1..=hosts));
+            mixed.unlisted.insert(NodeId::host(1));
+            mixed.loss = [0.0, 0.02][rng.usize(0..2)];
+            mixed.files = 60;
+            mixed.spare = spare;
+            let (mut network, _) = mixed.begin();
+            network.run(Duration::from_millis(rng.u64(80..160)), Duration::ZERO);
+            network.deafen(1);
+
+            let case = format!("{hosts} hosts, {spare} spare, seed {seed}");
+            assert!(network.run(LONG, SOON), "{case}");
+            let took = network.took();
+            assert!(
+                took < NetworkSetup::default().patience + MOST,
+                "{took:?}, {case}"
+            );
+            let cut_off = network.log.notices.iter().find_map(|notice| match notice {
+                SenderNotice::Lost(host) => Some((host.address, host.text.as_deref()?)),
+                _ => None,
+            });
+            let (address, why) = cut_off.expect("one is cut off");
+            assert_eq!(address, NodeId::host(1).address(), "{case}");
+            assert!(why.contains("network.peers"), "{why}");
+            if spare > 0 {
+                assert_complete(&mut network, 2..=hosts, seed);
+            }
+        }
+    }
 }

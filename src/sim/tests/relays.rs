@@ -148,3 +148,31 @@ fn losses_on_both_ways_do_not_cut_the_rate() {
         many.finish("5 % lost", None);
     }
 }
+
+#[test]
+fn broken_ways_between_hosts_cost_little() {
+    /// Bound on the sender's data, over the payload: repairs at first, and later detours.
+    const SENT_BOUND: f64 = 1.25;
+    for seed in seeds(2) {
+        let mut rng = fastrand::Rng::with_seed(seed ^ 0xb0b);
+        let hosts = rng.usize(3..8);
+        let loss = [0.0, 0.01][rng.usize(0..2)];
+        let mut case = Case::new(seed, hosts, LINE, loss, 400);
+        let mut broken = Vec::new();
+        for _ in 0..rng.usize(1..=hosts / 2) {
+            let ends = rng.choose_multiple(1..=hosts, 2);
+            let [from, to] = ends[..] else { continue };
+            case.network.cut(NodeId::host(from), NodeId::host(to), true);
+            broken.push((from, to));
+        }
+
+        println!("seed {seed}: {hosts} hosts, {loss} lost, {broken:?}");
+        case.finish("broken ways", None);
+        case.assert_uplinks("broken ways");
+        let sent = case.network.sent(NodeId::SENDER).data as f64 / case.payload as f64;
+        assert!(
+            sent < SENT_BOUND + loss * 5.0,
+            "{sent:.3} of the payload, seed {seed}"
+        );
+    }
+}

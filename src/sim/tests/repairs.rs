@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::{LONG, SOON, assert_complete, deploy, unlimited};
+use super::{LONG, SOON, assert_complete, deploy, unlimited, without_multicast};
 use crate::manifest::Intent;
+use crate::sim::node::NodeId;
 use crate::sim::offer::SimOffer;
 use crate::sim::setup::{Observations, SessionStart};
 use crate::sim::{LinkSetup, Network, NetworkSetup};
@@ -165,5 +166,32 @@ fn hosts_that_missed_a_release_commit_by_its_order_and_are_served_together() {
                 "seed {seed}, loss {loss}: {one} bytes for one host, {ten} for ten"
             );
         }
+    }
+}
+
+#[test]
+fn a_catch_up_of_one_host_costs_as_little_among_many() {
+    /// Datagrams to a host from the offer to the farewells.
+    const MOST: u64 = 60;
+    for (seed, hosts) in [(1, 3), (2, 300)] {
+        let late = hosts / 2 + 1;
+        let setup = NetworkSetup {
+            start: SessionStart::Granted,
+            asking: vec![NodeId::host(late)],
+            strangers: true,
+            ..without_multicast(seed, (hosts, hosts), (Rate(1_000_000_000), 0.01))
+        };
+        let offer = SimOffer::random(seed, 1, Intent::Deploy, 20, 60_000);
+        let mut network = Network::new(setup, offer.clone());
+        for host in (1..=hosts).filter(|host| *host != late) {
+            network.power(host, false, Duration::ZERO);
+            network.disk(host).committed = Some(offer.release.clone());
+            network.power(host, true, Duration::ZERO);
+        }
+
+        assert!(network.run(LONG, SOON), "seed {seed}");
+        assert_complete(&mut network, [late].into_iter(), seed);
+        let sent = &network.log.sent_messages;
+        assert!(sent.copies() < MOST, "{hosts} hosts, seed {seed}: {sent}");
     }
 }

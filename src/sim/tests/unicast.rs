@@ -211,6 +211,7 @@ fn a_forged_list_of_targets_is_replaced_by_that_of_the_sender() {
                 group: Vec::new(),
                 relays: Vec::new(),
                 multicast: false,
+                tags: None,
             };
             let mut control = Control::new(InstanceId(u64::from_be_bytes(source)), 1472, 0);
             let mut out = Vec::new();

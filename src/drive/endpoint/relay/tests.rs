@@ -34,26 +34,43 @@ fn targets(heads: &[usize], group: &[usize]) -> Arc<RelayTargets> {
         group: ids(group),
         relays: Vec::new(),
         multicast: false,
+        tags: None,
     })
 }
 
 /// Ways of the host with the number 0.
-fn way<'a, A>(links: &'a LinkSet, host_links: &'a HostLinks, address_of: A) -> RelayWay<'a, A> {
+fn way<'a>(
+    links: &'a LinkSet,
+    host_links: &'a HostLinks,
+    hosts: &'a [ReachedHost],
+) -> RelayWay<'a> {
     RelayWay {
         links,
         host_links,
         own: id(0),
         traffic: Box::leak(Box::default()),
-        address_of,
+        roster: (1, hosts),
     }
+}
+
+/// The roster with hosts at these addresses, from the number `first` on.
+fn roster(first: usize, addresses: &[SocketAddr]) -> Vec<ReachedHost> {
+    let hosts = addresses.iter().zip(first..);
+    hosts
+        .map(|(&address, n)| ReachedHost {
+            address,
+            instance: id(n),
+            segment: None,
+            hears: false,
+        })
+        .collect()
 }
 
 #[test]
 fn each_target_gets_each_datagram_once_and_in_order() {
     let (relay, host_links) = (LinkSet::from(unicast()), HostLinks::default());
     let (head, near, sender) = (unicast(), unicast(), unicast());
-    let hosts = [relay.first().local(), head.local(), near.local()];
-    let address_of = |host: InstanceId| hosts.get(host.0 as usize).copied();
+    let hosts = roster(0, &[relay.first().local(), head.local(), near.local()]);
 
     // Two trains: a shorter datagram ends one.
     let datagrams: Vec<Vec<u8>> = (0..80_u8)
@@ -76,7 +93,7 @@ fn each_target_gets_each_datagram_once_and_in_order() {
             );
         }
         for _ in 0..100 {
-            queue.send(Moment(0), &way(&relay, &host_links, address_of));
+            queue.send(Moment(0), &way(&relay, &host_links, &hosts));
         }
 
         assert_eq!(queue.waiting, 0);
@@ -112,7 +129,7 @@ fn what_cannot_be_sent_is_bounded() {
     assert_eq!(queue.take_load().dropped as usize, pushed - taken / 1400);
 
     // Without addresses, nothing waits.
-    queue.send(Moment(0), &way(&relay, &host_links, |_| None));
+    queue.send(Moment(0), &way(&relay, &host_links, &[]));
     assert_eq!((queue.waiting, queue.sent()), (0, 0));
     assert!(queue.spare.len() <= MAX_SPARE_TRAINS);
 }
@@ -121,7 +138,7 @@ fn what_cannot_be_sent_is_bounded() {
 fn what_waited_too_long_is_dropped_and_counted() {
     let (relay, host_links) = (LinkSet::from(unicast()), HostLinks::default());
     let (host, sender) = (unicast(), unicast());
-    let hosts = [host.local()];
+    let hosts = roster(1, &[host.local()]);
     let mut queue = RelayQueue::default();
     let at = |ms: u64| Moment(0) + Duration::from_millis(ms);
 
@@ -134,8 +151,7 @@ fn what_waited_too_long_is_dropped_and_counted() {
     push(at(0), &[1; 1400]);
     push(at(0), &[1; 700]);
     push(at(60), &[2; 1400]);
-    let address_of = |host: InstanceId| (host == id(1)).then_some(hosts[0]);
-    queue.send(at(120), &way(&relay, &host_links, address_of));
+    queue.send(at(120), &way(&relay, &host_links, &hosts));
 
     let load = queue.take_load();
     assert_eq!((load.dropped, queue.waiting), (2, 0));
@@ -165,7 +181,7 @@ fn nothing_is_left_of_the_count_when_targets_change() {
             let datagram = vec![0; rng.usize(1..1400)];
             queue.push(Moment(round), (from, hop), targets, &datagram);
         }
-        queue.send(Moment(round), &way(&relay, &host_links, |_| None));
+        queue.send(Moment(round), &way(&relay, &host_links, &[]));
         assert_eq!(queue.waiting, 0, "round {round}");
         queue.copies = rng.usize(0..64);
     }

@@ -117,6 +117,7 @@ impl Receiver {
             signature: None,
             nonce: None,
             targets: None,
+            tags: None,
         };
 
         self.control

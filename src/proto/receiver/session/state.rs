@@ -154,6 +154,7 @@ impl SessionState {
             identity: None,
             signature: None,
             targets: self.targets,
+            tags: Some(true),
             nonce,
         };
 

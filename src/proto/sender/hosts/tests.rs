@@ -24,6 +24,7 @@ fn state(name: &str, stage: HostStage) -> StageReport {
         signature: None,
         nonce: None,
         targets: None,
+        tags: None,
     }
 }
 

@@ -1,8 +1,9 @@
 //! Plan of a session's data: the hosts that get it directly, and the groups that pass it on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
+use super::detour::{BrokenWays, Detours};
 use crate::id::{InstanceId, SegmentId, SessionId};
 use crate::proto::roster::ReachedHost;
 use crate::wire::relay::RelayTargets;
@@ -37,6 +38,8 @@ pub(super) struct RelayPlan {
     /// Group of each host of no segment among these, if they are in groups.
     homes: BTreeMap<InstanceId, usize>,
     has_multicast: bool,
+    /// Detours between hosts that are groups of their own.
+    detours: Detours,
 }
 
 /// Hosts that get a train together.
@@ -73,8 +76,19 @@ impl RelayPlan {
         }
     }
 
-    /// Forms the groups.
-    pub(super) fn close(&mut self) {
+    /// Forms the groups, and finds ways around those that are `broken`.
+    pub(super) fn close(&mut self, broken: &BrokenWays) {
+        self.form_groups();
+        let alone = self.groups.iter().filter(|group| !group.multicast);
+        let alone = alone.filter_map(|group| match group.hosts[..] {
+            [host] => Some(host),
+            _ => None,
+        });
+        let alone: BTreeSet<InstanceId> = alone.collect();
+        self.detours = Detours::find(broken, &alone);
+    }
+
+    fn form_groups(&mut self) {
         self.data.hosts.sort_unstable();
         self.near.sort_unstable();
         self.data.multicast =
@@ -135,6 +149,8 @@ impl RelayPlan {
         let place = self.members().position(|(id, _)| id == host).unwrap_or(0);
         let others = self.groups.iter().zip(0..).filter(|(_, at)| *at != own);
         let heads = others.filter_map(|(group, at)| group.head(group.turn(place, own, at)));
+        let heads = heads.filter(|head| !self.detours.goes_around(host, *head));
+        let detour = self.detours.of(host);
 
         let mut relays = Vec::new();
         if let Some(group) = group.filter(|group| group.hosts.len() > 1) {
@@ -145,6 +161,7 @@ impl RelayPlan {
             relays.extend(self.members().enumerate().filter_map(relay));
             relays.sort_unstable();
         }
+        relays.extend(detour.iter().flat_map(|detour| &detour.relays));
 
         RelayTargets {
             session,
@@ -152,11 +169,15 @@ impl RelayPlan {
             heads: heads.collect(),
             group: match group {
                 // Multicast needs no list.
-                Some(group) if !group.multicast => group.hosts.clone(),
+                Some(group) if !group.multicast => {
+                    let target = detour.map(|detour| detour.target);
+                    group.hosts.iter().copied().chain(target).collect()
+                }
                 _ => vec![host],
             },
             relays,
             multicast: group.is_some_and(|group| group.multicast),
+            tags: None,
         }
     }
 }

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use super::detour::BrokenWays;
 use super::plan::RelayPlan;
 use super::*;
 use crate::id::{Generation, HostName, SegmentId, Serial};
 use crate::proto::sender::setup::KeyRules;
+use crate::wire::Datagram;
 use crate::wire::message::{OrderKind, Ranges};
 use crate::wire::relay::RelayTargets;
 
@@ -28,7 +30,7 @@ fn plan(multicast: bool, hosts: &[ReachedHost]) -> RelayPlan {
     for host in hosts {
         plan.add(host.instance, Some(host), false);
     }
-    plan.close();
+    plan.close(&BrokenWays::default());
     plan
 }
 
@@ -58,7 +60,8 @@ fn pass_on(targets: &BTreeMap<InstanceId, RelayTargets>, relay: InstanceId) -> (
     send(relay, [&own.heads[..], &own.group[..]].concat());
     for (host, second) in targets {
         if second.is_head(relay) {
-            assert!(own.heads.contains(host), "{host} is no head of {relay}");
+            let gets = own.heads.contains(host) || own.group.contains(host);
+            assert!(gets, "{host} is no head of {relay}");
             send(*host, second.group.clone());
         }
     }
@@ -111,7 +114,7 @@ fn hosts_stay_in_their_groups_and_groups_stay_even_while_hosts_come_and_go() {
         hosts
             .iter()
             .for_each(|h| plan.add(h.instance, Some(h), false));
-        plan.close();
+        plan.close(&BrokenWays::default());
 
         let sizes: BTreeSet<_> = all_targets(&plan)
             .into_iter()
@@ -186,7 +189,7 @@ fn a_host_that_no_multicast_reaches_gets_its_own_copy() {
     let mut plan = RelayPlan::new(true, &RelayPlan::default());
     plan.add(InstanceId(1), Some(&reached(1, Some(1), true)), true);
     plan.add(InstanceId(2), None, false);
-    plan.close();
+    plan.close(&BrokenWays::default());
     assert_eq!(plan.data.hosts, [address(1)]);
     assert!(plan.data.multicast, "for the host that is in no roster");
     assert!(plan.is_by_multicast(InstanceId(2)) && !plan.is_by_multicast(InstanceId(1)));
@@ -305,4 +308,108 @@ fn a_host_that_misses_whole_generations_is_reached_in_another_way() {
     assert!(reach.is_due(later, 3) && reach.plan(later, &hosts, |_, _| true));
     assert_eq!(reach.data().hosts, [address(2)]);
     assert_eq!(reach.copies(), 2);
+}
+
+#[test]
+fn each_host_gets_each_train_once_in_spite_of_broken_ways() {
+    let mut around = 0;
+    for seed in 0..200 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let hosts: Vec<_> = (0..rng.u64(2..20))
+            .map(|n| ReachedHost {
+                instance: InstanceId(rng.u64(..)),
+                ..reached(n, None, false)
+            })
+            .collect();
+        let mut ways = BTreeSet::new();
+        let mut broken = BrokenWays::default();
+        for _ in 0..rng.usize(0..6) {
+            let ends = rng.choose_multiple(&hosts, 2);
+            ways.insert((ends[0].instance, ends[1].instance));
+            broken.add(ends[0].instance, ends[1].instance);
+        }
+
+        let mut plan = RelayPlan::new(false, &RelayPlan::default());
+        for host in &hosts {
+            plan.add(host.instance, Some(host), false);
+        }
+        plan.close(&broken);
+        let targets = all_targets(&plan);
+        for relay in hosts.iter().map(|host| host.instance) {
+            let (got, _) = pass_on(&targets, relay);
+            assert_eq!(got.len(), hosts.len(), "seed {seed}");
+            assert!(got.values().all(|times| *times == 1), "seed {seed}");
+
+            // What goes around a broken way goes over none.
+            for (_, to) in ways.iter().filter(|(from, _)| *from == relay) {
+                if targets[&relay].heads.contains(to) {
+                    continue;
+                }
+                let helps = |(host, second): &(&InstanceId, &RelayTargets)| {
+                    *host != to && second.is_head(relay) && second.group.contains(to)
+                };
+                let (helper, _) = targets.iter().find(helps).expect("a helper");
+                assert!(!ways.contains(&(relay, *helper)), "seed {seed}");
+                assert!(!ways.contains(&(*helper, *to)), "seed {seed}");
+                around += 1;
+            }
+        }
+    }
+    println!("{around} detours");
+    assert!(around > 300, "{around} broken ways have a detour");
+}
+
+#[test]
+fn only_hosts_that_read_tags_get_them() {
+    let now = Moment(1_000_000_000);
+    let (mut reach, mut hosts) = session(now, 3);
+    let host = hosts.get_mut(InstanceId(2)).expect("added");
+    host.transfer.reads_tags = true;
+    assert!(reach.plan(now, &hosts, |_, _| true));
+
+    let mut control = Control::new(InstanceId(99), 1200, 0);
+    reach.tell(now, &hosts, &mut control);
+    let mut out = Vec::new();
+    let mut count = 0;
+    while let Some(transmit) = control.poll(&mut out) {
+        let Ok(Datagram::Control(_, piece)) = Datagram::parse(&out) else {
+            panic!("a message")
+        };
+        let Ok(Message::Targets(targets)) = Message::decode(piece.bytes) else {
+            panic!("targets")
+        };
+        let is_tagged = targets.tags.is_some();
+        assert_eq!(is_tagged, transmit.dest == Dest::Host(address(2)));
+        assert_eq!(
+            is_tagged,
+            targets.heads.is_empty() && targets.group.is_empty()
+        );
+        assert_eq!(targets.tags().heads.0.len(), 2);
+        count += 1;
+    }
+    assert_eq!(count, 3);
+}
+
+#[test]
+fn only_a_host_in_no_roster_that_asks_and_receives_nothing_is_cut_off() {
+    let patience = Duration::from_secs(10);
+    let at = |seconds: u64| Moment(1_000_000_000) + Duration::from_secs(seconds);
+    let (mut reach, _) = session(at(0), 3);
+    for second in 0..=10 {
+        reach.on_request(at(second), InstanceId(1), 5, 900);
+        reach.on_request(at(second), InstanceId(7), 5, 900);
+        // Another one gets something from time to time, and a third has all.
+        reach.on_request(at(second), InstanceId(8), second / 4, 900);
+        reach.on_request(at(second), InstanceId(9), 900, 900);
+        let cut_off = reach.cut_off(at(second), patience);
+        let expected = if second < 10 {
+            &[][..]
+        } else {
+            &[InstanceId(7)]
+        };
+        assert_eq!(cut_off, expected, "{second} s");
+    }
+
+    // It asks no more.
+    assert_eq!(reach.cut_off(at(20), patience), []);
 }

@@ -14,6 +14,8 @@ const MIN_COUNTED_SYMBOLS: u32 = 48;
 const MIN_COUNTED_TRAINS: u32 = 4;
 /// Weight of all earlier reports of a host, in symbols.
 const MAX_EARLIER: u32 = MIN_COUNTED_SYMBOLS;
+/// Generations in a row after which the way from the relay to a host that accuses it is broken.
+const STEADY_GENERATIONS: u32 = 2;
 /// Percentage of the expected symbols below which a host accuses the relay.
 const ACCUSED_BELOW: u64 = 60;
 /// Percentage of the expected symbols from which a host clears the relay.
@@ -57,6 +59,10 @@ struct Witness {
     /// Last generation counted.
     generation: u32,
     symbols: PassedSymbols,
+    /// It has accused the relay.
+    has_accused: bool,
+    /// Generations in a row in which it accuses the relay.
+    accusing: u32,
 }
 
 /// Reports on one relay.
@@ -72,24 +78,69 @@ impl LossEvidence {
     }
 
     /// Adds the report of `host` on a generation. Only the first one counts: afterwards the lost
-    /// symbols have come another way.
-    pub(super) fn add(&mut self, host: InstanceId, generation: u32, symbols: PassedSymbols) {
+    /// symbols have come another way. Returns whether the host accuses the relay for the first
+    /// time.
+    pub(super) fn add(
+        &mut self,
+        host: InstanceId,
+        generation: u32,
+        symbols: PassedSymbols,
+    ) -> bool {
         let new = Witness {
             host,
             generation,
             symbols,
+            has_accused: false,
+            accusing: 0,
         };
 
-        let known = self.witnesses.iter_mut().find(|w| w.host == host);
-        if let Some(witness) = known {
-            if generation > witness.generation {
-                witness.add(new);
+        let known = self.witnesses.iter().position(|w| w.host == host);
+        let at = match known {
+            Some(at) => at,
+            None if self.witnesses.len() < MAX_WITNESSES => {
+                self.witnesses.push(new);
+                self.witnesses.len() - 1
             }
-        } else if self.witnesses.len() < MAX_WITNESSES {
-            self.witnesses.push(new);
-        } else if let Some(oldest) = self.witnesses.iter_mut().min_by_key(|w| w.generation) {
-            *oldest = new;
+            None => {
+                let all = self.witnesses.iter().enumerate();
+                let oldest = all.min_by_key(|(_, w)| w.generation).map(|(at, _)| at);
+                oldest.unwrap_or(0)
+            }
+        };
+
+        let Some(witness) = self.witnesses.get_mut(at) else {
+            return false;
+        };
+        match known {
+            Some(_) if generation > witness.generation => witness.add(new),
+            Some(_) => return false,
+            None => *witness = new,
         }
+        let accuses = witness.opinion() == Some(true);
+        witness.accusing = match accuses {
+            true => witness.accusing + 1,
+            false => 0,
+        };
+        accuses && !std::mem::replace(&mut witness.has_accused, true)
+    }
+
+    /// Returns whether `host` accuses the relay.
+    pub(super) fn is_accused_by(&self, host: InstanceId) -> bool {
+        let mut of_host = self.witnesses.iter().filter(|w| w.host == host);
+        of_host.any(|witness| witness.opinion() == Some(true))
+    }
+
+    /// Hosts that nothing comes to from the relay: they accuse it again and again.
+    pub(super) fn cut_off(&self) -> impl Iterator<Item = InstanceId> {
+        // A few symbols may be of blocks that the host has.
+        let has_little = |w: &Witness| w.symbols.passed < w.symbols.expected / 4;
+        let is_cut_off = move |w: &&Witness| w.accusing >= STEADY_GENERATIONS && has_little(w);
+        self.witnesses.iter().filter(is_cut_off).map(|w| w.host)
+    }
+
+    /// Returns whether any host accuses the relay.
+    pub(super) fn is_accused(&self) -> bool {
+        self.witnesses.iter().any(|w| w.opinion() == Some(true))
     }
 
     /// Returns the verdict of the hosts.
@@ -218,6 +269,34 @@ mod tests {
         let again = [(1, 5, lost), (1, 5, good), (1, 4, good)];
         assert_eq!(verdict_of(&again), (1, 0));
         assert_eq!(verdict_of(&[(1, 5, lost), (1, 30, good)]), (0, 1), "stale");
+    }
+
+    #[test]
+    fn a_host_that_gets_nothing_again_and_again_is_cut_off_until_it_gets_something() {
+        let (lost, good) = (symbols(220, 0, 220), symbols(1000, 1000, 1000));
+        let mut evidence = LossEvidence::default();
+        let mut add = |host, generation, symbols| {
+            let is_first = evidence.add(InstanceId(host), generation, symbols);
+            let cut_off: Vec<u64> = evidence.cut_off().map(|host| host.0).collect();
+            (is_first, cut_off)
+        };
+
+        assert_eq!(add(1, 1, lost), (true, vec![]), "it may have stalled");
+        assert_eq!(add(1, 1, lost), (false, vec![]), "one report counts once");
+        assert_eq!(add(2, 1, good), (false, vec![]));
+        assert_eq!(add(1, 2, lost), (false, vec![1]));
+        assert_eq!(add(1, 3, good), (false, vec![]));
+        assert_eq!(add(1, 30, lost), (false, vec![]), "not for the first time");
+        assert!(evidence.is_accused_by(InstanceId(1)) && !evidence.is_accused_by(InstanceId(2)));
+
+        // Half of it comes.
+        let half = symbols(220, 100, 220);
+        let mut evidence = LossEvidence::default();
+        (0..5).for_each(|generation| {
+            evidence.add(InstanceId(1), generation, half);
+        });
+        assert!(evidence.is_accused_by(InstanceId(1)));
+        assert_eq!(evidence.cut_off().count(), 0);
     }
 
     #[test]

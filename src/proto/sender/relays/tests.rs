@@ -337,7 +337,9 @@ fn a_relay_that_is_absent_takes_the_place_of_no_other_among_those_to_take_out() 
     let accuse = |fleet: &mut Fleet, generation| {
         for relay in &mut fleet.relays.relays[..5] {
             let hosts = (5..9).map(instance);
-            hosts.for_each(|host| relay.evidence.add(host, generation, lost));
+            hosts.for_each(|host| {
+                relay.evidence.add(host, generation, lost);
+            });
         }
         fleet.relays.judge(fleet.now)
     };
