@@ -40,7 +40,9 @@ impl ReleaseOrigin {
                     ReleaseKind::Again(to),
                 )
             }
-            ReleaseOrigin::Granted(granted, prepare) => (prepare, ReleaseKind::Granted(granted)),
+            ReleaseOrigin::Granted(granted, prepare) => {
+                (prepare, ReleaseKind::Granted(Box::new(granted)))
+            }
         })
     }
 }
@@ -84,7 +86,7 @@ pub(super) enum ReleaseKind {
     /// An earlier release under a new serial.
     Again(Serial),
     /// A release committed elsewhere.
-    Granted(Granted),
+    Granted(Box<Granted>),
 }
 
 impl ReleaseKind {

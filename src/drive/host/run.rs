@@ -250,7 +250,9 @@ impl HostLoop {
         while let Some(pull) = self.machine.poll_pull() {
             // Without a serving thread pulls are dropped; if the channel is full, the host pulls
             // again.
-            let _ = self.pulls.as_ref().map(|pulls| pulls.try_send(pull));
+            if let Some(pulls) = &self.pulls {
+                let _ = pulls.try_send(pull);
+            }
         }
 
         while let Some(notice) = self.machine.poll_notice() {

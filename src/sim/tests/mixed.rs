@@ -183,13 +183,15 @@ fn a_host_in_no_roster_that_multicast_stops_reaching_gets_an_answer_in_time() {
                 took < NetworkSetup::default().patience + MOST,
                 "{took:?}, {case}"
             );
-            let cut_off = network.log.notices.iter().find_map(|notice| match notice {
-                SenderNotice::Lost(host) => Some((host.address, host.text.as_deref()?)),
+            let lost = network.log.notices.iter().find_map(|notice| match notice {
+                SenderNotice::Lost(host) => Some((host.address, host.text.clone())),
                 _ => None,
             });
-            let (address, why) = cut_off.expect("one is cut off");
+            let (address, why) = lost.expect("one is lost");
             assert_eq!(address, NodeId::host(1).address(), "{case}");
-            assert!(why.contains("network.peers"), "{why}");
+            // Once the others have committed, it is given up as any host that is late.
+            let is_told = why.is_some_and(|why| why.contains("network.peers"));
+            assert!(is_told || spare > 0, "{case}");
             if spare > 0 {
                 assert_complete(&mut network, 2..=hosts, seed);
             }
