@@ -40,24 +40,24 @@ impl KnownHosts {
         name == "localhost" || self.names.contains(&name)
     }
 
-    /// Checks a request that came to `local`.
-    pub(super) fn check<T>(&self, request: &Request<T>, local: SocketAddr) -> Result<(), Answer> {
+    /// Refusal of a request that came to `local`; `None` for one to answer.
+    pub(super) fn refusal<T>(&self, request: &Request<T>, local: SocketAddr) -> Option<Answer> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut refusal = answer::plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
             let allowed = header::HeaderValue::from_static("GET, HEAD");
             refusal.headers_mut().insert(header::ALLOW, allowed);
-            return Err(refusal);
+            return Some(refusal);
         }
 
         match host_of(request.headers()) {
             // No browser asks like this.
-            NamedHost::None if request.version() == Version::HTTP_10 => Ok(()),
-            NamedHost::One(host) if self.has(host, local) => Ok(()),
-            NamedHost::One(_) => Err(answer::plain(
+            NamedHost::None if request.version() == Version::HTTP_10 => None,
+            NamedHost::One(host) if self.has(host, local) => None,
+            NamedHost::One(_) => Some(answer::plain(
                 StatusCode::MISDIRECTED_REQUEST,
                 "this daemon is not known by that name: see [metrics] names in makuo.toml(5)\n",
             )),
-            NamedHost::None | NamedHost::Unclear => Err(answer::plain(
+            NamedHost::None | NamedHost::Unclear => Some(answer::plain(
                 StatusCode::BAD_REQUEST,
                 "the request names no host\n",
             )),
@@ -142,20 +142,19 @@ mod tests {
                 request = request.header(header::HOST, *host);
             }
             let request = request.body(()).expect("legal");
-            hosts
-                .check(&request, local)
-                .map_err(|a| a.status().as_u16())
+            let refusal = hosts.refusal(&request, local);
+            refusal.map(|answer| answer.status().as_u16())
         };
 
         let (new, old) = (Version::HTTP_11, Version::HTTP_10);
-        assert_eq!(status("GET", &["localhost"], new), Ok(()));
-        assert_eq!(status("HEAD", &["localhost"], new), Ok(()));
-        assert_eq!(status("GET", &[], old), Ok(()));
+        assert_eq!(status("GET", &["localhost"], new), None);
+        assert_eq!(status("HEAD", &["localhost"], new), None);
+        assert_eq!(status("GET", &[], old), None);
         for method in ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT", "X"] {
-            assert_eq!(status(method, &["localhost"], new), Err(405), "{method}");
+            assert_eq!(status(method, &["localhost"], new), Some(405), "{method}");
         }
-        assert_eq!(status("GET", &[], new), Err(400));
-        assert_eq!(status("GET", &["localhost", "evil"], new), Err(400));
-        assert_eq!(status("GET", &["evil.example"], new), Err(421));
+        assert_eq!(status("GET", &[], new), Some(400));
+        assert_eq!(status("GET", &["localhost", "evil"], new), Some(400));
+        assert_eq!(status("GET", &["evil.example"], new), Some(421));
     }
 }

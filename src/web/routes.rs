@@ -129,7 +129,7 @@ impl WebServer {
     }
 
     async fn answer<T>(&self, request: &Request<T>, local: SocketAddr) -> Answer {
-        if let Err(refusal) = self.hosts.check(request, local) {
+        if let Some(refusal) = self.hosts.refusal(request, local) {
             return refusal;
         }
 

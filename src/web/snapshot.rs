@@ -7,12 +7,15 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+/// Time and result of a look.
+type Latest<T> = Arc<Mutex<Option<(Instant, Option<Arc<T>>)>>>;
+
 /// The latest result of a look.
 #[derive(Debug)]
 pub(super) struct Snapshot<T> {
     /// Age up to which a result is used again.
     interval: Duration,
-    latest: Mutex<Option<(Instant, Arc<T>)>>,
+    latest: Latest<T>,
 }
 
 impl<T: Send + Sync + 'static> Snapshot<T> {
@@ -20,7 +23,7 @@ impl<T: Send + Sync + 'static> Snapshot<T> {
     pub(super) fn new(interval: Duration) -> Self {
         Self {
             interval,
-            latest: Mutex::new(None),
+            latest: Arc::default(),
         }
     }
 
@@ -29,17 +32,25 @@ impl<T: Send + Sync + 'static> Snapshot<T> {
         &self,
         look: impl FnOnce() -> Option<T> + Send + 'static,
     ) -> Option<Arc<T>> {
-        // Others wait here for the look of the first.
-        let mut latest = self.latest.lock().await;
-        if let Some((at, found)) = &*latest
-            && at.elapsed() < self.interval
-        {
-            return Some(Arc::clone(found));
-        }
+        let (latest, interval) = (Arc::clone(&self.latest), self.interval);
+        // A client that leaves does not end the look: otherwise many could be under way.
+        let asked = tokio::spawn(async move {
+            // Others wait here for the look of the first.
+            let mut latest = latest.lock().await;
+            if let Some((at, found)) = &*latest
+                && at.elapsed() < interval
+            {
+                return found.clone();
+            }
 
-        let found = Arc::new(tokio::task::spawn_blocking(look).await.ok()??);
-        *latest = Some((Instant::now(), Arc::clone(&found)));
-        Some(found)
+            let found = tokio::task::spawn_blocking(look).await.ok().flatten();
+            let found = found.map(Arc::new);
+            // A failure is shared as well.
+            *latest = Some((Instant::now(), found.clone()));
+            found
+        });
+
+        asked.await.ok().flatten()
     }
 }
 
@@ -67,6 +78,23 @@ mod tests {
             assert_eq!(look().await.as_deref(), Some(&1));
             *snapshot.latest.lock().await = None;
             assert_eq!(snapshot.get(|| None::<u32>).await, None);
+            assert_eq!(look().await, None, "a failure is shared");
+        });
+    }
+
+    #[test]
+    fn one_who_leaves_leaves_the_look_to_the_others() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build();
+        runtime.expect("a loop").block_on(async {
+            let snapshot = Snapshot::new(Duration::from_secs(60));
+            let (go, wait) = std::sync::mpsc::channel::<()>();
+            let first = snapshot.get(move || wait.recv().ok().map(|()| 1));
+            assert!(tokio::time::timeout(Duration::ZERO, first).await.is_err());
+
+            go.send(()).expect("it looks");
+            assert_eq!(snapshot.get(|| Some(2)).await.as_deref(), Some(&1));
         });
     }
 }

@@ -188,7 +188,7 @@ impl Generations {
         }
 
         self.taken_at = now;
-        let is_coded = symbol.header.row >= u16::from(grid.rows());
+        let is_coded = symbol.header.row >= grid.rows();
         self.counts.repairs += u64::from(is_coded || number < self.position.horizon());
         match open.progress(wants) {
             Progress::Missing => None,

@@ -75,6 +75,10 @@ impl Markup {
 
 /// Path with these segments, percent-encoded.
 fn path_of(segments: &[&str]) -> String {
+    if segments.is_empty() {
+        return "/".to_string();
+    }
+
     let mut path = String::new();
     for segment in segments {
         path.push('/');
@@ -142,7 +146,7 @@ mod tests {
             let segments = segments_of(&path).expect("legal");
             assert_eq!(segments, ["host", name]);
         }
-        assert_eq!(segments_of("/"), Some(vec![]));
+        assert_eq!((path_of(&[]), segments_of("/")), ("/".into(), Some(vec![])));
         for wrong in ["", "x", "//", "/a/", "/%", "/%4", "/%zz", "/%FF", "/host//"] {
             assert_eq!(segments_of(wrong), None, "{wrong}");
         }

@@ -114,7 +114,7 @@ pub(super) fn tree<'a>(
         out.element("h2", &[], "Releases")
             .open("table", &[])
             .open("tr", &[]);
-        for head in ["release", "made", "files", "size", "runs on", "kept by"] {
+        for head in ["release", "made", "entries", "size", "runs on", "kept by"] {
             out.element("th", &[], head);
         }
         out.close("tr");

@@ -259,8 +259,8 @@ fn notes(standing: &Standing) -> Vec<String> {
     if let Some(drifted) = status.drifted {
         let paths = drifted.paths.unwrap_or_default();
         notes.push(format!(
-            "drift: {} checks, {} with drift, {} repairs; {paths} paths differ now",
-            drifted.looks, drifted.drifted, drifted.repaired
+            "drift in {} of {} checks, repaired {} times; paths that differ now: {paths}",
+            drifted.drifted, drifted.looks, drifted.repaired
         ));
     }
     if let Some(trouble) = &status.repository {
