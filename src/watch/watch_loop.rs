@@ -56,18 +56,18 @@ pub(super) struct WatchLoop<'a> {
     /// Whether the pause file holds changes.
     held: bool,
     /// Last outcome that was not well.
-    trouble: Option<Trouble>,
+    trouble: Option<DeployTrouble>,
 }
 
 /// Exit, and the hosts that are not well, of a deploy.
 #[derive(Debug, PartialEq, Eq)]
-struct Trouble {
+struct DeployTrouble {
     exit: ExitStatus,
     hosts: Vec<(HostName, HostState, Option<String>)>,
     error: Option<String>,
 }
 
-impl Trouble {
+impl DeployTrouble {
     /// The trouble of an outcome, if there is any.
     fn of(outcome: &Outcome) -> Option<Self> {
         let bad = outcome.hosts.iter().filter(|host| !host.state.is_well());
@@ -315,7 +315,7 @@ impl<'a> WatchLoop<'a> {
     }
 
     fn record_outcome(&mut self, outcome: &Outcome) {
-        let trouble = Trouble::of(outcome);
+        let trouble = DeployTrouble::of(outcome);
         if trouble.is_some() && trouble == self.trouble {
             self.report.same_outcome(outcome);
         } else {
