@@ -17,7 +17,7 @@ use crate::outcome::{Event, Observer, Outcome, Purpose};
 use crate::report::Report;
 use crate::repository::SignedRelease;
 use crate::repository::head::HeadValidity;
-use crate::spec::{Expect, Spec};
+use crate::spec::Spec;
 use crate::store::{Store, StoreOptions};
 use crate::units::printable;
 use crate::{Error, Kind, Result};
@@ -64,6 +64,8 @@ pub(super) fn run(args: &DeployArgs, config: Option<&Path>, report: &mut Report)
 
     let mut options = resolve(&args.session, purpose, config)?;
     options.recheck = args.recheck;
+    // The header carries it, so it is signed with the release.
+    options.spec.delete.max = args.allow_deletes.unwrap_or(options.spec.delete.max);
     if args.yes_unmounted {
         options.unmounted = Unmounted::Accept;
     }
@@ -170,7 +172,7 @@ pub(super) fn resolve(
     check_targets(&args.select.targets)?;
     spec.transfer.rate = args.limit.rate.or(spec.transfer.rate);
     spec.delete.extras = (spec.delete.extras || args.delete) && !args.no_delete;
-    spec.targets.expect = args.hosts.expect.map(Expect::Count).or(spec.targets.expect);
+    spec.targets.expect = args.hosts.expect.clone().or(spec.targets.expect);
     let network = network::resolve(&args.hosts.network, config)?;
 
     Ok(SessionOptions {

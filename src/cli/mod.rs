@@ -14,6 +14,7 @@ mod init;
 mod keygen;
 mod log;
 mod makuosan;
+mod man;
 mod members;
 mod network;
 mod publish;
@@ -26,6 +27,7 @@ mod send;
 mod sign;
 mod status;
 mod store;
+mod survey;
 mod watch;
 
 use std::ffi::OsString;
@@ -99,7 +101,7 @@ fn dispatch(cli: &Cli, settings: Settings, report: &mut Report) -> Result<u8> {
         Demo(args) => demo::run(args, report),
         Completions(args) => completions::run(args),
         Complete(args) => completions::list_names(args.what, config),
-        Man(args) => completions::man(args, report),
+        Man(args) => man::run(args, report),
     }
 }
 

@@ -122,7 +122,7 @@ impl NetworkConfig {
             names => format!("on {}", names.join(", ")),
         };
 
-        let reach = if self.ttl <= 1 {
+        let reach = if self.ttl <= 1 || self.ttl_remark().is_some() {
             "this link only"
         } else {
             "beyond routers that forward multicast"
@@ -172,7 +172,12 @@ impl NetworkConfig {
 
     fn explain_peers(&self) -> String {
         let Some((first, rest)) = self.peers.split_first() else {
-            return String::new();
+            return format!(
+                "; unicast port {}; commands and sessions use ports {} to {}",
+                self.unicast_port,
+                SESSION_PORTS.start(),
+                SESSION_PORTS.end()
+            );
         };
 
         let more = match rest.len() {

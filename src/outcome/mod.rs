@@ -16,12 +16,12 @@ mod session;
 mod state;
 mod stranger;
 
-pub use drift::{DriftGroup, DriftKind, DriftLine};
+pub use drift::{DriftGroup, DriftKind, DriftLine, ProtectedList};
 pub use event::{
     Event, HostChange, MadeRelease, Observer, PathDifference, ScanSummary, Silent, TransferProgress,
 };
-pub use fleet::{LogRelease, ReleaseLog, Standing, TreeStatus};
-pub use member::{MemberInfo, MemberTree, Survey};
+pub use fleet::{LogRelease, ReleaseLog, Standing, TreeStatus, log_status, standings_status};
+pub use member::{MemberInfo, MemberTree, Silence, Survey};
 pub use names::shared_names;
 pub use session::{ExitStatus, HostResult, Outcome, Purpose, RepositoryResult, exit_status};
 pub use state::HostState;

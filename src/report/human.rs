@@ -7,19 +7,22 @@ use std::collections::HashSet;
 use std::io::{IsTerminal, Write};
 
 use super::bar::TransferBar;
-use super::paint::{Painter, Tint};
+use super::paint::{self, Painter, Tint};
 use super::summary::{
     audit_summary, deploy_summary, drift_line, host_row, host_rows, tint_of, trouble_text,
     without_drift,
 };
-use super::table::{Align, Cell, TextTable};
+use super::table::{Align, TextTable};
 use super::{Settings, Verbosity, fleet, put_line, words, write_failure, write_trouble};
 use crate::Error;
 use crate::id::NamedHost;
 use crate::outcome::{
-    Event, ExitStatus, HostChange, HostState, Observer, Outcome, Purpose, ReleaseLog, Standing,
-    Stranger, Survey, shared_names,
+    Event, ExitStatus, HostChange, HostState, MemberInfo, Observer, Outcome, Purpose, ReleaseLog,
+    Standing, Stranger, Survey, shared_names,
 };
+
+/// Moves the cursor to the corner of a terminal and clears the rest.
+const CLEAR_SCREEN: &[u8] = b"\x1b[H\x1b[J";
 
 /// Writes text for people.
 pub struct HumanReport {
@@ -29,6 +32,8 @@ pub struct HumanReport {
     message_paint: Painter,
     verbosity: Verbosity,
     bar: TransferBar,
+    /// Whether standard output is a terminal that can be cleared.
+    is_screen: bool,
     /// Troubles of hosts reported so far.
     reasons: HashSet<(HostState, Option<String>)>,
 }
@@ -45,6 +50,7 @@ impl HumanReport {
             bar: TransferBar::new(
                 std::io::stderr().is_terminal() && settings.verbosity > Verbosity::Quiet,
             ),
+            is_screen: paint::is_screen(),
             reasons: HashSet::new(),
         }
     }
@@ -63,6 +69,7 @@ impl HumanReport {
             message_paint: painter,
             verbosity,
             bar: TransferBar::new(false),
+            is_screen: false,
             reasons: HashSet::new(),
         }
     }
@@ -106,64 +113,73 @@ impl HumanReport {
     }
 
     /// Lists the hosts that are alive.
-    pub fn members(&mut self, around: &Survey) {
+    pub fn members(&mut self, around: &Survey<Vec<MemberInfo>>) {
         self.bar.clear();
-        let mut table = TextTable::new(&[]);
-        for member in &around.members {
-            let trees: Vec<String> = member
-                .trees
-                .iter()
-                .map(|t| words::release(&t.tree, t.serial))
-                .collect();
-            table.row(vec![
-                Cell::new(member.host.as_str(), Tint::Strong),
-                member.address.to_string().into(),
-                words::safe(&member.version).into(),
-                trees.join(" ").into(),
-            ]);
-        }
+        self.rows(&fleet::members(&around.found));
+        self.note(&words::count(around.found.len() as u64, "host"));
+        let hosts = around.found.iter().map(|m| (&m.host, m.address.ip()));
+        shared_names(hosts).iter().for_each(|text| self.note(text));
+        self.strangers(&around.strangers);
+    }
 
-        table
-            .lines(self.out_paint)
-            .iter()
-            .for_each(|line| self.data(line));
-
-        if self.verbosity > Verbosity::Quiet {
-            self.print(&words::count(around.members.len() as u64, "host"));
-            let hosts = around.members.iter().map(|m| (&m.host, m.address.ip()));
-            shared_names(hosts).iter().for_each(|text| self.print(text));
-            for Stranger { address, kind } in &around.strangers {
-                self.print(&format!(
-                    "{address} {}: it is not heard",
-                    Stranger::describe(*kind)
-                ));
-            }
+    /// Names the peers that are not heard.
+    pub fn strangers(&mut self, strangers: &[Stranger]) {
+        self.bar.clear();
+        for Stranger { address, kind } in strangers {
+            let what = Stranger::describe(*kind);
+            self.note(&format!("{address} {what}: it is not heard"));
         }
+    }
+
+    /// Writes the rows of a table.
+    pub(super) fn rows(&mut self, table: &TextTable) {
+        let lines = table.lines(self.out_paint);
+        lines.iter().for_each(|line| self.data(line));
     }
 
     /// Lists the releases known in the fleet.
-    pub fn log(&mut self, log: &ReleaseLog) {
+    pub fn log(&mut self, log: &Survey<ReleaseLog>) {
         self.bar.clear();
-        fleet::releases(log)
-            .lines(self.out_paint)
-            .iter()
-            .for_each(|line| self.data(line));
-        fleet::log_notes(log)
-            .iter()
-            .for_each(|line| self.note(line));
+        self.rows(&fleet::releases(&log.found));
+        let notes = fleet::log_notes(&log.found);
+        notes.iter().for_each(|line| self.note(line));
+        self.strangers(&log.strangers);
     }
 
     /// Shows the standing of each host.
-    pub fn status(&mut self, standings: &[Standing]) {
+    pub fn status(&mut self, standings: &Survey<Vec<Standing>>) {
         self.bar.clear();
-        fleet::standings(standings)
-            .lines(self.out_paint)
-            .iter()
-            .for_each(|line| self.data(line));
-        self.note(&fleet::summary(standings));
-        let hosts = standings.iter().map(|s| (&s.host, s.address.ip()));
-
+        self.rows(&fleet::standings(&standings.found));
+        self.note(&fleet::summary(&standings.found));
+        let hosts = standings.found.iter().map(|s| (&s.host, s.address.ip()));
         shared_names(hosts).iter().for_each(|text| self.note(text));
+        self.strangers(&standings.strangers);
+    }
+
+    /// Returns whether looks that follow each other are redrawn in place.
+    pub(super) fn redraws(&self) -> bool {
+        self.is_screen
+    }
+
+    /// Shows a look in place of the one before.
+    pub(super) fn redraw(&mut self, show: impl FnOnce(&mut Self)) {
+        self.bar.clear();
+        let _ = self
+            .out
+            .write_all(CLEAR_SCREEN)
+            .and_then(|()| self.out.flush());
+        show(self);
+    }
+
+    /// Writes a row of each change, with the time.
+    pub(super) fn changed_rows(&mut self, table: &TextTable) {
+        let lines = table.lines(self.out_paint);
+        lines.iter().for_each(|line| self.changed_line(line));
+    }
+
+    /// Writes a change, with the time.
+    pub(super) fn changed_line(&mut self, line: &str) {
+        self.data(&format!("{}  {line}", words::time_of_day()));
     }
 
     /// Writes one or more lines of data; nothing for an empty `text`.
@@ -240,7 +256,7 @@ impl HumanReport {
     }
 
     fn drift(&mut self, outcome: &Outcome) {
-        for group in &outcome.drift {
+        for group in outcome.drift.iter().filter(|group| !group.is_empty()) {
             let hosts = self
                 .out_paint
                 .paint(Tint::Strong, &words::hosts(&group.hosts));
@@ -253,6 +269,17 @@ impl HumanReport {
             if cut > 0 {
                 self.data(&format!("  ... and {}", words::count(cut, "more path")));
             }
+            if let Some(limit) = &group.over_limit {
+                let refused = self.out_paint.paint(Tint::Bad, "would be refused:");
+                self.data(&format!("  {refused} {}", words::safe(limit)));
+            }
+        }
+        for group in outcome
+            .drift
+            .iter()
+            .filter(|group| group.protected.count > 0)
+        {
+            self.data(&words::protected(group));
         }
 
         let clean = without_drift(outcome);

@@ -10,6 +10,7 @@ mod fleet;
 pub mod human;
 pub mod json;
 mod line;
+mod live;
 pub mod paint;
 mod summary;
 pub mod table;
@@ -20,7 +21,9 @@ use std::io::Write;
 use serde::Serialize;
 
 use crate::Error;
-use crate::outcome::{Event, Observer, Outcome, ReleaseLog, Standing, Survey};
+use crate::outcome::{
+    Event, MemberInfo, Observer, Outcome, ReleaseLog, Standing, Stranger, Survey,
+};
 
 pub use human::HumanReport;
 pub use json::Json;
@@ -93,7 +96,7 @@ impl Report {
     }
 
     /// Lists the hosts that are alive: all of the output of `makuo members`.
-    pub fn members(&mut self, around: &Survey) {
+    pub fn members(&mut self, around: &Survey<Vec<MemberInfo>>) {
         match self {
             Report::HumanReport(human) => human.members(around),
             Report::Json(json) => json.members(around),
@@ -101,7 +104,7 @@ impl Report {
     }
 
     /// Lists the releases known in the fleet: all of the output of `makuo log`.
-    pub fn log(&mut self, log: &ReleaseLog) {
+    pub fn log(&mut self, log: &Survey<ReleaseLog>) {
         match self {
             Report::HumanReport(human) => human.log(log),
             Report::Json(json) => json.log(log),
@@ -109,10 +112,18 @@ impl Report {
     }
 
     /// Shows the standing of each host: all of the output of `makuo status`.
-    pub fn status(&mut self, standings: &[Standing]) {
+    pub fn status(&mut self, standings: &Survey<Vec<Standing>>) {
         match self {
             Report::HumanReport(human) => human.status(standings),
             Report::Json(json) => json.status(standings),
+        }
+    }
+
+    /// Names the peers that are not heard, where no host answered.
+    pub fn strangers(&mut self, strangers: &[Stranger]) {
+        match self {
+            Report::HumanReport(human) => human.strangers(strangers),
+            Report::Json(json) => json.strangers(strangers),
         }
     }
 
@@ -122,6 +133,21 @@ impl Report {
         match self {
             Report::HumanReport(human) => human.data(text),
             Report::Json(json) => json.plain(fields),
+        }
+    }
+
+    /// Reports the result of a check: like [`Report::plain`], with the exit code.
+    pub fn checked(&mut self, text: &str, fields: &impl Serialize, exit: u8) {
+        match self {
+            Report::HumanReport(human) => human.data(text),
+            Report::Json(json) => json.checked(fields, exit),
+        }
+    }
+
+    /// Reports an error that a check found; in JSON it is in the result.
+    pub fn found(&mut self, error: &Error) {
+        if let Report::HumanReport(human) = self {
+            human.failure(error);
         }
     }
 

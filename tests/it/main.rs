@@ -35,6 +35,7 @@ mod mounted;
 mod names;
 mod network;
 mod odd;
+mod operators;
 mod outside;
 mod package;
 mod partitions;

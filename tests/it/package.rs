@@ -292,7 +292,7 @@ fn the_configuration_that_is_installed_is_legal() {
     let check = |path: &Path| {
         try_tool(
             Command::new(env!("CARGO_BIN_EXE_makuo"))
-                .arg("check")
+                .args(["check", "--elsewhere"])
                 .arg(path),
         )
     };

@@ -7,7 +7,7 @@ use clap::{Args, ValueHint};
 
 use super::shared::{HostArgs, PreviewArgs, RateArgs, SessionArgs, TargetArgs};
 use crate::id::{Serial, TreeName};
-use crate::units::parse_duration;
+use crate::units::{Limit, parse_duration};
 
 /// `makuo deploy`
 #[derive(Debug, Args)]
@@ -24,6 +24,10 @@ pub struct DeployArgs {
     /// from the release
     #[arg(long)]
     pub yes_unmounted: bool,
+    /// Allow this many deletions on a host, for this release alone, in place of the spec's limit. A
+    /// host's own max_delete holds all the same
+    #[arg(long, value_name = "N|N%", conflicts_with = "no_delete")]
+    pub allow_deletes: Option<Limit>,
     /// Run health checks even on hosts without changes
     #[arg(long)]
     pub recheck: bool,

@@ -10,10 +10,21 @@ use crate::id::{HostName, TreeName};
 
 /// `makuo check`
 #[derive(Debug, Args)]
+#[command(after_help = "\
+A configuration is checked together with this machine: what would keep the daemon from starting, or
+from serving a tree, is an error. Files of keys are checked and explained, too.
+Examples:
+  makuo check www.toml                          what the spec means
+  makuo check /etc/makuo/makuo.toml             the file, and this machine
+  makuo check --elsewhere makuo.toml            a file for another machine
+  makuo check /etc/makuo/authorized_keys        who may do what")]
 pub struct CheckArgs {
-    /// A spec or a host's configuration
+    /// A spec, a host's configuration, authorized_keys, a group key or a deploy key
     #[arg(value_name = "SPEC|CONFIG", value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
+    /// Check a configuration without this machine: it is for another one
+    #[arg(long)]
+    pub elsewhere: bool,
 }
 
 /// `makuo init`

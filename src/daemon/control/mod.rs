@@ -11,9 +11,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::client::{query_members, query_trees, request_files};
+pub use self::client::{
+    is_reachable, query_members, query_roster, query_survey, query_trees, request_files,
+};
 pub use self::server::ControlSocket;
+pub(super) use self::server::socket_group;
 use crate::drive::adhoc::AdhocRequest;
+use crate::id::TreeName;
 use crate::outcome::{Event, Outcome};
 
 /// Timeout for receiving a request and for a short answer.
@@ -26,6 +30,10 @@ enum ControlRequest {
     Members,
     /// Lists the trees that the host sends from.
     Trees,
+    /// Lists the hosts that answer within some milliseconds, with the rights of the daemon.
+    Roster { wait: u64 },
+    /// Asks all hosts about a tree, or all trees, in the same way.
+    Survey { tree: Option<TreeName>, wait: u64 },
     /// Sends or compares files.
     Files { wish: AdhocRequest },
 }

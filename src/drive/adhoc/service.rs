@@ -149,7 +149,7 @@ impl AdhocService {
     }
 
     /// Joins the group for one session.
-    pub(in crate::drive) fn join(&self) -> Result<GroupLinks> {
+    pub fn join(&self) -> Result<GroupLinks> {
         let keys = locked(&self.group_keys).clone();
         let mut network = (self.sending.dial)()?;
         if let Some(peers) = &mut network.peers {

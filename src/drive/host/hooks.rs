@@ -13,7 +13,7 @@ pub(super) fn run_after(
     occasion: &HookContext,
 ) -> Result<(), ReasonText> {
     let never = AtomicBool::new(false);
-    match offer.managed.hooks.run(Phase::After, occasion, &never) {
+    match offer.rules.hooks.run(Phase::After, occasion, &never) {
         Some(ended) => ended.map(drop).map_err(|failure| failure.to_string()),
         None => Ok(()),
     }

@@ -1,13 +1,17 @@
-//! Output of `makuo log` and `makuo status`: rows and notes for people, lines for scripts.
+//! Output of `makuo log`, `makuo status` and `makuo members`: rows and notes for people, lines for scripts.
 //!
 //! Pure; knows neither stream nor colour.
 
+mod changes;
 mod log;
+mod members;
 mod status;
 
 use crate::wire::message::Tombstone;
 
+pub(super) use changes::{FleetChanges, is_same_standing};
 pub(super) use log::{LogResult, ReleaseLine, log_notes, releases};
+pub(super) use members::members;
 pub(super) use status::{StandingLine, StatusResult, standings, summary};
 
 /// Describes the tombstone of a running release.
