@@ -1,6 +1,7 @@
 //! `makuo deploy`, and the parts shared with `makuo diff` and other commands: builds a session's
 //! options from spec and flags, runs the session, and passes Ctrl-C on to it.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -267,6 +268,10 @@ pub(super) fn cache_dir() -> Option<PathBuf> {
     cache.map(|dir| dir.join("makuo"))
 }
 
+/// Says what a second Ctrl-C leaves behind.
+const LEFT: &str = "left at once: hosts that were ordered to commit go on by themselves, the others \
+                    stay as they are; `makuo status` shows both";
+
 /// Starts a thread that passes Ctrl-C on to `interrupt`; a second one ends the process.
 pub(super) fn handle_ctrl_c(interrupt: Interrupt) {
     // Without the thread Ctrl-C ends the process at once, which leaves every host as it is.
@@ -283,6 +288,7 @@ pub(super) fn handle_ctrl_c(interrupt: Interrupt) {
             runtime.block_on(async {
                 while tokio::signal::ctrl_c().await.is_ok() {
                     if interrupt.interrupt() {
+                        let _ = writeln!(std::io::stderr(), "{LEFT}");
                         std::process::exit(INTERRUPTED);
                     }
                 }

@@ -1,6 +1,7 @@
 //! `makuo man`: manual pages from the definitions that parse the command line, with the sections
 //! that all pages share.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -15,6 +16,8 @@ use crate::report::Report;
 
 /// Failed action when a page cannot be written.
 const WRITE_FAILED: &str = "cannot write man pages to";
+/// Starts of the lines that roff needs once at the top of a page.
+const PREAMBLE: [&str; 2] = [".ie \\n(.g .ds Aq", ".el .ds Aq"];
 /// Pages of the two files that people write.
 const FILE_PAGES: [(&str, &str); 2] = [
     (
@@ -129,9 +132,20 @@ fn page(command: &clap::Command) -> std::io::Result<(String, Vec<u8>)> {
         man.render_subcommands_section(&mut text)?;
     }
     text.extend(notes.sections().into_bytes());
-    man.render_version_section(&mut text)?;
+    if command.get_version().is_some() {
+        man.render_version_section(&mut text)?;
+    }
 
-    Ok((man.get_filename(), text))
+    let text = String::from_utf8_lossy(&text);
+    Ok((man.get_filename(), with_one_preamble(&text).into_bytes()))
+}
+
+/// Keeps the first of the preambles, one of which each section brings.
+fn with_one_preamble(text: &str) -> String {
+    let mut seen = HashSet::new();
+    let lines = text.split_inclusive('\n');
+    let is_kept = |line: &&str| !PREAMBLE.iter().any(|p| line.starts_with(p)) || seen.insert(*line);
+    lines.filter(is_kept).collect()
 }
 
 /// The text after a command's help, by its sections.

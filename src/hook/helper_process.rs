@@ -6,10 +6,12 @@
 //! context, one at a time, or stop it, or make it read the same file again: only users whom the
 //! start trusted can write there. It ends with the daemon. Does not know the purpose of a command.
 
-use std::ffi::{OsStr, OsString};
+mod wire;
+
+use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,8 +22,9 @@ use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use self::wire::WireHooks;
 use super::{
-    Command, Failure, FailureCause, Health, HookContext, Hooks, MAX_WORD_BYTES, MAX_WORDS, Phase,
+    Command, Failure, FailureCause, HookContext, Hooks, MAX_WORD_BYTES, MAX_WORDS, Phase,
     RunRecord, run,
 };
 use crate::error::{Error, IoResultExt};
@@ -44,14 +47,6 @@ const STOP: [u8; 4] = [0; 4];
 /// Connection to the process.
 #[derive(Clone)]
 pub struct HelperProcess(Arc<Mutex<UnixStream>>);
-
-#[derive(Encode, Decode)]
-struct WireCommand {
-    #[n(0)]
-    argv: Vec<ByteVec>,
-    #[n(1)]
-    timeout: Duration,
-}
 
 /// Where the commands of a tree stand, for a reload.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -84,16 +79,6 @@ struct Begin {
     hooks: WireHooks,
     #[n(1)]
     source: HookSource,
-}
-
-#[derive(Encode, Decode)]
-struct WireHooks {
-    #[n(0)]
-    before: Option<WireCommand>,
-    #[n(1)]
-    after: Option<WireCommand>,
-    #[n(2)]
-    health: Option<(WireCommand, Duration, Duration)>,
 }
 
 #[derive(Encode, Decode)]
@@ -316,65 +301,6 @@ fn watch_for_stop(
     }
 
     Ok(())
-}
-
-impl From<&Command> for WireCommand {
-    fn from(command: &Command) -> Self {
-        let argv = command
-            .argv()
-            .iter()
-            .map(|word| ByteVec::from(word.as_bytes().to_vec()))
-            .collect();
-        Self {
-            argv,
-            timeout: command.timeout(),
-        }
-    }
-}
-
-impl WireCommand {
-    fn parsed(self) -> io::Result<Command> {
-        let argv = self
-            .argv
-            .into_iter()
-            .map(|word| OsString::from_vec(word.into()))
-            .collect();
-        Command::new(argv, self.timeout).map_err(io::Error::other)
-    }
-}
-
-impl From<&Hooks> for WireHooks {
-    fn from(hooks: &Hooks) -> Self {
-        Self {
-            before: hooks.before.as_ref().map(WireCommand::from),
-            after: hooks.after.as_ref().map(WireCommand::from),
-            health: hooks
-                .health
-                .as_ref()
-                .map(|h| (WireCommand::from(&h.command), h.interval, h.deadline)),
-        }
-    }
-}
-
-impl WireHooks {
-    fn parsed(self) -> io::Result<Hooks> {
-        let health = self.health.map(|(command, interval, deadline)| {
-            command.parsed().map(|command| Health {
-                command,
-                interval,
-                deadline,
-            })
-        });
-
-        let before = self.before.map(WireCommand::parsed);
-        let after = self.after.map(WireCommand::parsed);
-        Ok(Hooks {
-            before: before.transpose()?,
-            after: after.transpose()?,
-            health: health.transpose()?,
-            helper: None,
-        })
-    }
 }
 
 #[cfg(test)]

@@ -437,6 +437,7 @@ fn a_peer_with_another_key_is_named_by_each_question() {
     let Some(mut lab) = Lab::loopback(2) else {
         return;
     };
+    write(&lab.site().join("page"), "one");
     lab.deploy(&[]).exits(0);
     lab.hosts[1].plain = true;
     lab.hosts[1].restart();

@@ -23,8 +23,8 @@ pub use repository::{
     RepoGcArgs, RepoListArgs, RepoRenewArgs, RepoRollbackArgs, StoreArgs,
 };
 pub use setup::{
-    CheckArgs, CompleteArgs, Completed, CompletionsArgs, DaemonArgs, DemoArgs, InitArgs,
-    KeygenArgs, ManArgs, TreeAt,
+    CheckArgs, CompleteCli, Completed, CompletionsArgs, DaemonArgs, DemoArgs, InitArgs, KeygenArgs,
+    ManArgs, TreeAt,
 };
 pub use shared::{
     HostArgs, NetworkArgs, PreviewArgs, QueryArgs, RateArgs, ReadingArgs, SessionArgs, TargetArgs,
@@ -144,9 +144,6 @@ pub enum CliCommand {
     Demo(DemoArgs),
     /// Print a completion script
     Completions(CompletionsArgs),
-    /// List names for completion scripts, from the local daemon
-    #[command(hide = true)]
-    Complete(CompleteArgs),
     /// Write the man pages into a directory
     Man(ManArgs),
 }

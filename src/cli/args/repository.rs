@@ -242,7 +242,7 @@ pub struct RepoCopyArgs {
 /// `makuo repo renew`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Neither the spec nor the source is needed. A head that is older than one that this machine has
+Neither the spec nor the source is needed. A head that is older than one that this machine has \
 signed or seen there is refused: the store may withhold the newer one.
 Examples:
   makuo repo renew s3://releases/fleet www              as long as before, counted from now
@@ -268,7 +268,7 @@ pub struct RepoRenewArgs {
 /// `makuo repo rollback`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Hosts that pull from the repository take it with their next look. Its content is there already, so
+Hosts that pull from the repository take it with their next look. Its content is there already, so \
 neither the source nor a host is needed. `makuo rollback` does the same for the hosts of a network.
 Examples:
   makuo repo rollback s3://releases/fleet www
@@ -281,7 +281,7 @@ pub struct RepoRollbackArgs {
     #[arg(value_name = "TREE")]
     pub tree: TreeName,
     /// Release to return to [default: the newest one before with other content]
-    #[arg(long, value_name = "SERIAL", value_parser = serial)]
+    #[arg(long, value_name = "SERIAL", value_parser = serial, value_hint = ValueHint::Other)]
     pub to: Option<Serial>,
     /// Number of releases that the repository keeps [default: as before, at least 3]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]

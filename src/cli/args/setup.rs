@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, ValueHint};
+use clap::{Args, Parser, ValueHint};
 
 use super::shared::NetworkArgs;
 use crate::id::{HostName, TreeName};
@@ -11,7 +11,7 @@ use crate::id::{HostName, TreeName};
 /// `makuo check`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A configuration is checked together with this machine: what would keep the daemon from starting, or
+A configuration is checked together with this machine: what would keep the daemon from starting, or \
 from serving a tree, is an error. Files of keys are checked and explained, too.
 Examples:
   makuo check www.toml                          what the spec means
@@ -157,9 +157,14 @@ pub struct CompletionsArgs {
     pub shell: clap_complete::Shell,
 }
 
-/// `makuo complete`
-#[derive(Debug, Args)]
-pub struct CompleteArgs {
+/// `makuo complete`, which scripts call: not a command for people, so neither help nor completions
+/// have it.
+#[derive(Debug, Parser)]
+#[command(name = "makuo complete")]
+pub struct CompleteCli {
+    /// The host's configuration
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Kind of names to list
     #[arg(value_enum)]
     pub what: Completed,

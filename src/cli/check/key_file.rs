@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::Result;
 use crate::error::IoResultExt;
 use crate::keys::{AuthorizedKeys, GroupKey, public_half};
+use crate::report::words;
 use crate::units::printable_path;
 
 /// Bytes at the start of a file that tell its kind.
@@ -100,7 +101,8 @@ fn private_key(path: &Path) -> Result<KeyFileText> {
 
 fn authorized_keys(path: &Path) -> Result<KeyFileText> {
     let keys = AuthorizedKeys::load(path)?;
-    let mut text = format!("keys       {}: {}\n", printable_path(path), keys.len());
+    let count = words::count(keys.len() as u64, "key");
+    let mut text = format!("keys       {}: {count}\n", printable_path(path));
     for line in keys.explain(crate::drive::clock::wall_seconds()) {
         let _ = writeln!(text, "           {line}");
     }

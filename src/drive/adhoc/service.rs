@@ -197,7 +197,8 @@ impl AdhocService {
         if let Some(tree) = tree {
             let found = trees.iter().find(|b| b.name == *tree);
             return found.ok_or_else(|| {
-                Error::usage(format!("this host has no tree {tree}")).hint(known())
+                let has = format!("it has these trees: {}", known());
+                Error::usage(format!("this host has no tree {tree}")).hint(has)
             });
         }
 

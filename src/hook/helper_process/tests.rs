@@ -1,5 +1,7 @@
 //! Tests of the helper process.
 
+use std::ffi::OsString;
+
 use super::super::tests::context as test_context;
 use super::*;
 
