@@ -143,9 +143,15 @@ fn page(command: &clap::Command) -> std::io::Result<(String, Vec<u8>)> {
 /// Keeps the first of the preambles, one of which each section brings.
 fn with_one_preamble(text: &str) -> String {
     let mut seen = HashSet::new();
-    let lines = text.split_inclusive('\n');
-    let is_kept = |line: &&str| !PREAMBLE.iter().any(|p| line.starts_with(p)) || seen.insert(*line);
-    lines.filter(is_kept).collect()
+    let mut kept = String::new();
+    for line in text.split_inclusive('\n') {
+        let is_preamble = PREAMBLE.iter().any(|start| line.starts_with(start));
+        if !is_preamble || seen.insert(line) {
+            kept.push_str(line);
+        }
+    }
+
+    kept
 }
 
 /// The text after a command's help, by its sections.

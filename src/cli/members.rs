@@ -3,8 +3,7 @@
 use std::path::Path;
 
 use super::args::MembersArgs;
-use super::network;
-use super::survey::{self, Looks};
+use super::{network, survey};
 use crate::Result;
 use crate::daemon::query_roster;
 use crate::drive;
@@ -24,10 +23,8 @@ pub(super) fn run(args: &MembersArgs, config: Option<&Path>, report: &mut Report
     };
 
     if args.watch.watch {
-        let last = survey::follow(look, |looks: Looks<'_, _>| {
-            report.members_look(looks.before, looks.now);
-        })?;
-        report.members_looked(&last);
+        let last = survey::follow(look, report)?;
+        report.looked(&last);
         return Ok(0);
     }
 

@@ -3,8 +3,7 @@
 use std::path::Path;
 
 use super::args::StatusArgs;
-use super::survey::{self, Looks};
-use super::{network, no_host_has};
+use super::{network, no_host_has, survey};
 use crate::daemon::query_survey;
 use crate::drive;
 use crate::outcome::{Standing, Survey, standings_status};
@@ -29,10 +28,8 @@ pub(super) fn run(args: &StatusArgs, config: Option<&Path>, report: &mut Report)
     };
 
     if args.watch.watch {
-        let last = survey::follow(look, |looks: Looks<'_, _>| {
-            report.status_look(looks.before, looks.now);
-        })?;
-        report.status_looked(&last);
+        let last = survey::follow(look, report)?;
+        report.looked(&last);
         return Ok(standings_status(&last.found).code());
     }
 

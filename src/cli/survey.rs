@@ -11,7 +11,7 @@ use crate::daemon::is_reachable;
 use crate::drive::deploy::Interrupt;
 use crate::drive::endpoint::GroupLinks;
 use crate::outcome::{Silence, Survey};
-use crate::report::Report;
+use crate::report::{Looked, Report};
 use crate::units::printable_path;
 use crate::{Error, Result};
 
@@ -46,12 +46,6 @@ pub(super) fn ask<T>(
     )))
 }
 
-/// The look before, if any, and the present one.
-pub(super) struct Looks<'a, T> {
-    pub(super) before: Option<&'a Survey<T>>,
-    pub(super) now: &'a Survey<T>,
-}
-
 /// The survey, or an error if no host answered; then the peers that are not heard are named.
 pub(super) fn answered<T>(survey: Survey<T>, report: &mut Report) -> Result<Survey<T>> {
     let Some(Silence { error, hint }) = &survey.silence else {
@@ -62,20 +56,17 @@ pub(super) fn answered<T>(survey: Survey<T>, report: &mut Report) -> Result<Surv
     Err(Error::refused(error).hint(hint))
 }
 
-/// Looks again and again until Ctrl-C, and returns the last look.
-pub(super) fn follow<T>(
-    look: impl Fn() -> Result<Survey<T>>,
-    mut show: impl FnMut(Looks<'_, T>),
-) -> Result<Survey<T>> {
+/// Looks and reports again and again until Ctrl-C, and returns the last look.
+pub(super) fn follow<T: Looked>(
+    look: impl Fn() -> Result<Survey<Vec<T>>>,
+    report: &mut Report,
+) -> Result<Survey<Vec<T>>> {
     let interrupt = Interrupt::default();
     handle_ctrl_c(interrupt.clone());
-    let mut before = None;
+    let mut before: Option<Survey<Vec<T>>> = None;
     loop {
         let now = look()?;
-        show(Looks {
-            before: before.as_ref(),
-            now: &now,
-        });
+        report.look(before.as_ref(), &now);
 
         let mut waited = Duration::ZERO;
         while waited < LOOK_INTERVAL && !interrupt.is_asked() {

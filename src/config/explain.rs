@@ -173,7 +173,7 @@ impl NetworkConfig {
     fn explain_peers(&self) -> String {
         let Some((first, rest)) = self.peers.split_first() else {
             return format!(
-                "; unicast port {}; commands and sessions use ports {} to {}",
+                "; unicast port {}, and {} to {} for commands",
                 self.unicast_port,
                 SESSION_PORTS.start(),
                 SESSION_PORTS.end()

@@ -3,12 +3,31 @@
 
 use serde::Serialize;
 
+use super::table::TextTable;
 use super::{HumanReport, Json, Report, fleet};
-use crate::outcome::{MemberInfo, Standing, Survey};
+use crate::outcome::{MemberInfo, Standing, Stranger, Survey};
 
-/// A host that no longer answers, for scripts.
+/// What a look finds of one host: an entry of a survey.
+pub trait Looked: Clone {
+    /// Returns whether both entries are of one host and tree.
+    fn is_of(&self, other: &Self) -> bool;
+    /// Returns whether both entries say the same, apart from ages.
+    fn says_same(&self, other: &Self) -> bool;
+    /// Formats one row for each entry.
+    fn rows(entries: &[Self]) -> TextTable;
+    /// Shows a whole look.
+    fn show(human: &mut HumanReport, look: &Survey<Vec<Self>>);
+    /// Writes the entry for scripts.
+    fn put(&self, json: &mut Json);
+    /// Writes the result of the last look for scripts.
+    fn put_result(json: &mut Json, look: &Survey<Vec<Self>>);
+    /// Describes a host that no longer answers.
+    fn gone(&self) -> GoneLine<'_>;
+}
+
+/// A host that no longer answers.
 #[derive(Serialize)]
-struct GoneLine<'a> {
+pub struct GoneLine<'a> {
     event: &'static str,
     host: &'a str,
     address: String,
@@ -17,110 +36,135 @@ struct GoneLine<'a> {
 }
 
 impl Report {
-    /// Shows a further look of `makuo status --watch`.
-    pub fn status_look(
-        &mut self,
-        before: Option<&Survey<Vec<Standing>>>,
-        now: &Survey<Vec<Standing>>,
-    ) {
+    /// Shows a further look.
+    pub fn look<T: Looked>(&mut self, before: Option<&Survey<Vec<T>>>, now: &Survey<Vec<T>>) {
         let old = before.map_or(&[][..], |before| &before.found);
-        let key = |s: &Standing| (s.host.clone(), s.address, s.tree.clone());
-        let changes = fleet::FleetChanges::between(old, &now.found, key, fleet::is_same_standing);
+        let is_news = |entry: &&T| !old.iter().any(|o| o.is_of(entry) && o.says_same(entry));
+        let news: Vec<T> = now.found.iter().filter(is_news).cloned().collect();
+        let is_gone = |entry: &&T| !now.found.iter().any(|n| n.is_of(entry));
+        let gone = old.iter().filter(is_gone).map(T::gone);
+        let strangers = new_strangers(before, now);
 
         match self {
-            Report::HumanReport(human) if human.redraws() => {
-                human.redraw(|human| human.status(now));
-            }
+            Report::HumanReport(human) if human.redraws() => human.redraw(|h| T::show(h, now)),
             Report::HumanReport(human) => {
-                human.changed_rows(&fleet::standings(&changes.new));
-                for gone in &changes.gone {
-                    human.changed_line(&format!("{}  {}  gone", gone.named, gone.tree));
+                human.changed_rows(&T::rows(&news));
+                for GoneLine { host, tree, .. } in gone {
+                    human.changed_line(&format!("{host}  {}  gone", tree.unwrap_or_default()));
                 }
-                tell_new_strangers(human, before, now);
+                tell_silence(human, before, now);
+                human.strangers(&strangers);
             }
             Report::Json(json) => {
-                for standing in &changes.new {
-                    json.put(&fleet::StandingLine::new(standing));
-                }
-                for gone in &changes.gone {
-                    json.put(&GoneLine {
-                        event: "gone",
-                        host: gone.host.as_str(),
-                        address: gone.address.to_string(),
-                        tree: Some(gone.tree.as_str()),
-                    });
-                }
-                put_new_strangers(json, before, now);
+                news.iter().for_each(|entry| entry.put(json));
+                gone.for_each(|line| json.put(&line));
+                json.strangers(&strangers);
             }
         }
     }
 
-    /// Shows a further look of `makuo members --watch`.
-    pub fn members_look(
-        &mut self,
-        before: Option<&Survey<Vec<MemberInfo>>>,
-        now: &Survey<Vec<MemberInfo>>,
-    ) {
-        let old = before.map_or(&[][..], |before| &before.found);
-        let key = |m: &MemberInfo| (m.host.clone(), m.address);
-        let changes = fleet::FleetChanges::between(old, &now.found, key, PartialEq::eq);
-
-        match self {
-            Report::HumanReport(human) if human.redraws() => {
-                human.redraw(|human| human.members(now));
-            }
-            Report::HumanReport(human) => {
-                human.changed_rows(&fleet::members(&changes.new));
-                for gone in &changes.gone {
-                    human.changed_line(&format!("{}  {}  gone", gone.host, gone.address));
-                }
-                tell_new_strangers(human, before, now);
-            }
-            Report::Json(json) => {
-                changes.new.iter().for_each(|member| json.member(member));
-                for gone in &changes.gone {
-                    json.put(&GoneLine {
-                        event: "gone",
-                        host: gone.host.as_str(),
-                        address: gone.address.to_string(),
-                        tree: None,
-                    });
-                }
-                put_new_strangers(json, before, now);
-            }
-        }
-    }
-
-    /// Ends the looks of `makuo status --watch`; a script gets the result of the last one.
-    pub fn status_looked(&mut self, last: &Survey<Vec<Standing>>) {
+    /// Ends the looks; a script gets the result of the last one.
+    pub fn looked<T: Looked>(&mut self, last: &Survey<Vec<T>>) {
         if let Report::Json(json) = self {
-            json.status_result(last);
-        }
-    }
-
-    /// Ends the looks of `makuo members --watch`.
-    pub fn members_looked(&mut self, last: &Survey<Vec<MemberInfo>>) {
-        if let Report::Json(json) = self {
-            json.members_result(last);
+            T::put_result(json, last);
         }
     }
 }
 
 /// Peers that were not there at the look before.
-fn new_strangers<T>(before: Option<&Survey<T>>, now: &Survey<T>) -> Vec<crate::outcome::Stranger> {
+fn new_strangers<T>(before: Option<&Survey<T>>, now: &Survey<T>) -> Vec<Stranger> {
     let known = before.map_or(&[][..], |before| &before.strangers);
     let new = now.strangers.iter().filter(|s| !known.contains(s));
     new.copied().collect()
 }
 
-fn tell_new_strangers<T>(human: &mut HumanReport, before: Option<&Survey<T>>, now: &Survey<T>) {
+/// Says why nobody answers, once.
+fn tell_silence<T>(human: &mut HumanReport, before: Option<&Survey<T>>, now: &Survey<T>) {
     let was_silent = before.is_some_and(|before| before.silence.is_some());
     if let Some(silence) = now.silence.as_ref().filter(|_| !was_silent) {
         human.note(&format!("{} ({})", silence.error, silence.hint));
     }
-    human.strangers(&new_strangers(before, now));
 }
 
-fn put_new_strangers<T>(json: &mut Json, before: Option<&Survey<T>>, now: &Survey<T>) {
-    json.strangers(&new_strangers(before, now));
+impl Looked for Standing {
+    fn is_of(&self, other: &Self) -> bool {
+        (&self.host, self.address, &self.tree) == (&other.host, other.address, &other.tree)
+    }
+
+    fn says_same(&self, other: &Self) -> bool {
+        without_ages(self) == without_ages(other)
+    }
+
+    fn rows(entries: &[Self]) -> TextTable {
+        fleet::standings(entries)
+    }
+
+    fn show(human: &mut HumanReport, look: &Survey<Vec<Self>>) {
+        human.status(look);
+    }
+
+    fn put(&self, json: &mut Json) {
+        json.put(&fleet::StandingLine::new(self));
+    }
+
+    fn put_result(json: &mut Json, look: &Survey<Vec<Self>>) {
+        json.status_result(look);
+    }
+
+    fn gone(&self) -> GoneLine<'_> {
+        GoneLine {
+            event: "gone",
+            host: self.host.as_str(),
+            address: self.address.to_string(),
+            tree: Some(self.tree.as_str()),
+        }
+    }
+}
+
+/// The standing without what changes by itself.
+fn without_ages(standing: &Standing) -> Standing {
+    let mut standing = standing.clone();
+    if let Some(status) = &mut standing.status {
+        status.trouble.iter_mut().for_each(|t| t.age = 0);
+        status.stale.iter_mut().for_each(|s| s.age = 0);
+        status.repository.iter_mut().for_each(|r| r.age = 0);
+        status.drifted.iter_mut().for_each(|d| d.looks = 0);
+    }
+
+    standing
+}
+
+impl Looked for MemberInfo {
+    fn is_of(&self, other: &Self) -> bool {
+        (&self.host, self.address) == (&other.host, other.address)
+    }
+
+    fn says_same(&self, other: &Self) -> bool {
+        self == other
+    }
+
+    fn rows(entries: &[Self]) -> TextTable {
+        fleet::members(entries)
+    }
+
+    fn show(human: &mut HumanReport, look: &Survey<Vec<Self>>) {
+        human.members(look);
+    }
+
+    fn put(&self, json: &mut Json) {
+        json.member(self);
+    }
+
+    fn put_result(json: &mut Json, look: &Survey<Vec<Self>>) {
+        json.members_result(look);
+    }
+
+    fn gone(&self) -> GoneLine<'_> {
+        GoneLine {
+            event: "gone",
+            host: self.host.as_str(),
+            address: self.address.to_string(),
+            tree: None,
+        }
+    }
 }

@@ -27,6 +27,7 @@ use crate::outcome::{
 
 pub use human::HumanReport;
 pub use json::Json;
+pub use live::Looked;
 pub use paint::{ColorChoice, Painter};
 
 /// How much of the messages is shown.

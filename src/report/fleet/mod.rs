@@ -2,14 +2,12 @@
 //!
 //! Pure; knows neither stream nor colour.
 
-mod changes;
 mod log;
 mod members;
 mod status;
 
 use crate::wire::message::Tombstone;
 
-pub(super) use changes::{FleetChanges, is_same_standing};
 pub(super) use log::{LogResult, ReleaseLine, log_notes, releases};
 pub(super) use members::members;
 pub(super) use status::{StandingLine, StatusResult, standings, summary};

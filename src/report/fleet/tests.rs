@@ -10,7 +10,7 @@ use crate::outcome::TreeStatus;
 use crate::outcome::{LogRelease, ReleaseLog, Standing, Survey};
 use crate::report::paint::Painter;
 use crate::report::sample::{SharedBuffer, host};
-use crate::report::{HumanReport, Json, Verbosity};
+use crate::report::{HumanReport, Json, Report, Verbosity};
 use crate::units::{ByteSize, WallTime};
 use crate::wire::query::{RepositoryTrouble, Stale, TreeActivity, Trouble};
 
@@ -247,4 +247,42 @@ fn a_part_that_a_host_lacks_is_told() {
         "{shown}"
     );
     assert!(json(|j| j.status(&heard(fleet[..1].to_vec()))).contains(r#""lacks_parts":[14,16]"#));
+}
+
+#[test]
+fn a_further_look_has_a_line_for_each_change_and_none_for_ages() {
+    let out = SharedBuffer::default();
+    let messages = SharedBuffer::default();
+    let mut report = Report::HumanReport(HumanReport::to(
+        Box::new(out.clone()),
+        Box::new(messages.clone()),
+        Painter::PLAIN,
+        Verbosity::Normal,
+    ));
+
+    let first = heard(fleet());
+    report.look(None, &first);
+    assert_eq!(out.text().lines().count(), 5, "{}", out.text());
+
+    let mut later = first.clone();
+    for standing in &mut later.found {
+        let status = standing.status.as_mut();
+        let trouble = status.and_then(|status| status.trouble.as_mut());
+        trouble.into_iter().for_each(|trouble| trouble.age += 60);
+    }
+    report.look(Some(&first), &later);
+    assert_eq!(out.text().lines().count(), 5, "{}", out.text());
+
+    let mut changed = later.clone();
+    changed.found.remove(4);
+    changed.found[2].behind = None;
+    report.look(Some(&later), &changed);
+    let text = out.text();
+    let new: Vec<&str> = text.lines().skip(5).collect();
+    assert_eq!(new.len(), 2, "{text}");
+    assert!(
+        new[0].contains(" UTC  web3  www@16") && !new[0].contains("behind"),
+        "{text}"
+    );
+    assert!(new[1].ends_with(" UTC  web5  www  gone"), "{text}");
 }
