@@ -269,8 +269,8 @@ pub(super) fn cache_dir() -> Option<PathBuf> {
 }
 
 /// Says what a second Ctrl-C leaves behind.
-const LEFT: &str = "left at once: hosts that were ordered to commit go on by themselves, the others \
-                    stay as they are; `makuo status` shows both";
+const LEFT: &str = "left at once: hosts that were ordered to commit go on by themselves, the \
+                    others stay as they are; `makuo status` shows both";
 
 /// Starts a thread that passes Ctrl-C on to `interrupt`; a second one ends the process.
 pub(super) fn handle_ctrl_c(interrupt: Interrupt) {

@@ -1,8 +1,8 @@
 //! SIGHUP: rereads the configuration, as far as a running daemon can follow changes.
 //!
 //! The paths of keys and password and the host's own rules for its trees are followed unless set by
-//! flags. Changes to the set of trees, sockets and the network need rights that the daemon dropped: they require a restart and are named in the
-//! log. Does not know the use of the values.
+//! flags. Changes to the set of trees, sockets and the network need rights that the daemon dropped:
+//! they require a restart and are named in the log. Does not know the use of the values.
 
 use std::collections::BTreeSet;
 

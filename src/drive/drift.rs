@@ -22,7 +22,7 @@ pub const FEW_LINES: usize = 1000;
 /// Largest number of protected paths.
 const MAX_PROTECTED: usize = 1000;
 /// Largest number of characters of a text.
-const MAX_TEXT: usize = 500;
+const MAX_LIMIT_CHARS: usize = 500;
 /// Largest number of bytes of the `--itemize-changes` columns.
 const MAX_ITEMIZED: usize = 16;
 
@@ -204,8 +204,12 @@ pub fn decode(bytes: &[u8]) -> Option<HostDrift> {
     }
 
     let text = drift.over_limit.as_mut();
-    text.into_iter()
-        .for_each(|text| *text = printable(text.as_bytes()).chars().take(MAX_TEXT).collect());
+    text.into_iter().for_each(|text| {
+        *text = printable(text.as_bytes())
+            .chars()
+            .take(MAX_LIMIT_CHARS)
+            .collect()
+    });
     Some(drift)
 }
 

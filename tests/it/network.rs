@@ -80,9 +80,12 @@ fn firewalls_with_the_rules_of_the_readme_let_a_deploy_pass() {
     let site = lab.site();
     Noise::new(8).tree(&site, 50, 8000);
     write(&site.join("big"), Noise::new(9).bytes(2 << 20));
-    lab.makuo(&["members"])
-        .exits(0)
-        .says(&["web1", "web2", "web3"]);
+    until("all hosts to be heard", || {
+        let ran = lab.makuo(&["members"]);
+        ["web1", "web2", "web3"]
+            .iter()
+            .all(|name| ran.out.contains(name))
+    });
     lab.deploy(&[]).exits(0);
     lab.all_same(&site);
 

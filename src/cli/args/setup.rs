@@ -11,8 +11,8 @@ use crate::id::{HostName, TreeName};
 /// `makuo check`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A configuration is checked together with this machine: what would keep the daemon from starting, or \
-from serving a tree, is an error. Files of keys are checked and explained, too.
+A configuration is checked together with this machine: what would keep the daemon from starting, \
+or from serving a tree, is an error. Files of keys are checked and explained, too.
 Examples:
   makuo check www.toml                          what the spec means
   makuo check /etc/makuo/makuo.toml             the file, and this machine

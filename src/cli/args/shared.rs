@@ -30,8 +30,8 @@ pub struct NetworkArgs {
     /// UDP port [default: 5000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
-    /// TTL of datagrams: 1 for this link only, one more for each router, with a --group that routers
-    /// forward, such as 239.255.0.108 [default: 1]
+    /// TTL of datagrams: 1 for this link only, one more for each router, with a --group that
+    /// routers forward, such as 239.255.0.108 [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
     pub ttl: Option<u8>,
     /// Group key: seals datagrams, and only datagrams sealed with it are accepted. Repeat during a

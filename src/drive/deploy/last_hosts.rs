@@ -1,4 +1,4 @@
-//! Hosts that took part in earlier deploys of a tree from here: the ones that a later deploy misses.
+//! Hosts that took part in earlier deploys of a tree from here, for a later deploy to miss.
 //!
 //! **On disk.** `last_hosts/GROUP/TREE` in the cache, GROUP being the name of the group key or
 //! `plain`: a line `NAME SECONDS` for each host, with the time since 1970 of its last answer. A
@@ -26,7 +26,7 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(30 * 86_400);
 /// Largest number of hosts of a tree.
 const MAX_LAST_HOSTS: usize = 10_000;
 /// Largest file in bytes.
-const MAX_FILE: u64 = 2 << 20;
+const MAX_LAST_HOSTS_BYTES: u64 = 2 << 20;
 /// Largest number of hosts named in a message.
 const MAX_NAMED: usize = 8;
 
@@ -162,7 +162,7 @@ fn parse(text: &str, now: WallTime) -> BTreeMap<HostName, WallTime> {
 fn read(path: &Path) -> io::Result<Option<String>> {
     let mut bytes = Vec::new();
     match File::open(path) {
-        Ok(file) => file.take(MAX_FILE).read_to_end(&mut bytes)?,
+        Ok(file) => file.take(MAX_LAST_HOSTS_BYTES).read_to_end(&mut bytes)?,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),
     };

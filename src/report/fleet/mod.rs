@@ -1,4 +1,5 @@
-//! Output of `makuo log`, `makuo status` and `makuo members`: rows and notes for people, lines for scripts.
+//! Output of `makuo log`, `makuo status` and `makuo members`: rows and notes for people, lines for
+//! scripts.
 //!
 //! Pure; knows neither stream nor colour.
 
