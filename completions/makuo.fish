@@ -51,20 +51,21 @@ complete -c makuo -n "__fish_makuo_needs_command" -f -a "keygen" -d 'Create a de
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "daemon" -d 'The host\'s service: receive releases; runs in the foreground'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "demo" -d 'Run three hosts on this machine\'s loopback with one real deploy, and suggest next steps'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "completions" -d 'Print a completion script'
-complete -c makuo -n "__fish_makuo_needs_command" -f -a "complete" -d 'List names for completion scripts, from the local daemon'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "man" -d 'Write the man pages into a directory'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l allow-deletes -d 'Allow this many deletions on a host, for this release alone, in place of the spec\'s limit. A host\'s own max_delete holds all the same' -r
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l to -d 'Publish the release to this repository as well, once the hosts have it: for hosts that come later' -r -f
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l ca-file -d 'Certificates in PEM form to trust for --to besides the system\'s' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s t -l target -d 'Only hosts with a name that matches this glob (repeatable)' -r
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s k -l key -d 'Signing key: an OpenSSH file, or a .pub with its private half in the agent [default: the spec\'s, $MAKUO_KEY, ~/.config/makuo/deploy.key]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l rate -d 'Rate limit, such as 500Mbit or 60MB' -r
-complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l expect -d 'Fail unless N target hosts answer' -r
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l expect -d 'Fail unless N target hosts answer; known: all targets of earlier deploys from here' -r
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l timeout -d 'Longest time for a host to answer or make progress' -r
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l interface -d 'Interface to use, by name or address; several with commas or by repetition' -r
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l peers -d 'Hosts to start from where multicast does not reach, with a port if it is not 5001; they name the others' -r
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l group -d 'Multicast group [default: 224.0.0.108]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l port -d 'UDP port [default: 5000]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l ttl -d 'TTL of datagrams: 1 for this link only, one more for each router [default: 1]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l ttl -d 'TTL of datagrams: 1 for this link only, one more for each router, with a --group that routers forward, such as 239.255.0.108 [default: 1]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l group-key -d 'Group key: seals datagrams, and only datagrams sealed with it are accepted. Repeat during a change of keys: seal with the first, open with any' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
 always\t'Always'
@@ -89,13 +90,13 @@ complete -c makuo -n "__fish_makuo_using_subcommand watch" -l max-delay -d 'Comp
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -s t -l target -d 'Only hosts with a name that matches this glob (repeatable)' -r
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -s k -l key -d 'Signing key: an OpenSSH file, or a .pub with its private half in the agent [default: the spec\'s, $MAKUO_KEY, ~/.config/makuo/deploy.key]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -l rate -d 'Rate limit, such as 500Mbit or 60MB' -r
-complete -c makuo -n "__fish_makuo_using_subcommand watch" -l expect -d 'Fail unless N target hosts answer' -r
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -l expect -d 'Fail unless N target hosts answer; known: all targets of earlier deploys from here' -r
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -l timeout -d 'Longest time for a host to answer or make progress' -r
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -l interface -d 'Interface to use, by name or address; several with commas or by repetition' -r
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -l peers -d 'Hosts to start from where multicast does not reach, with a port if it is not 5001; they name the others' -r
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -l group -d 'Multicast group [default: 224.0.0.108]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -l port -d 'UDP port [default: 5000]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand watch" -l ttl -d 'TTL of datagrams: 1 for this link only, one more for each router [default: 1]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -l ttl -d 'TTL of datagrams: 1 for this link only, one more for each router, with a --group that routers forward, such as 239.255.0.108 [default: 1]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -l group-key -d 'Group key: seals datagrams, and only datagrams sealed with it are accepted. Repeat during a change of keys: seal with the first, open with any' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
 always\t'Always'
@@ -116,13 +117,13 @@ complete -c makuo -n "__fish_makuo_using_subcommand watch" -s h -l help -d 'Prin
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -s t -l target -d 'Only hosts with a name that matches this glob (repeatable)' -r
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -s k -l key -d 'Signing key: an OpenSSH file, or a .pub with its private half in the agent [default: the spec\'s, $MAKUO_KEY, ~/.config/makuo/deploy.key]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l rate -d 'Rate limit, such as 500Mbit or 60MB' -r
-complete -c makuo -n "__fish_makuo_using_subcommand diff" -l expect -d 'Fail unless N target hosts answer' -r
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -l expect -d 'Fail unless N target hosts answer; known: all targets of earlier deploys from here' -r
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l timeout -d 'Longest time for a host to answer or make progress' -r
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l interface -d 'Interface to use, by name or address; several with commas or by repetition' -r
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l peers -d 'Hosts to start from where multicast does not reach, with a port if it is not 5001; they name the others' -r
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l group -d 'Multicast group [default: 224.0.0.108]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l port -d 'UDP port [default: 5000]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand diff" -l ttl -d 'TTL of datagrams: 1 for this link only, one more for each router [default: 1]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -l ttl -d 'TTL of datagrams: 1 for this link only, one more for each router, with a --group that routers forward, such as 239.255.0.108 [default: 1]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l group-key -d 'Group key: seals datagrams, and only datagrams sealed with it are accepted. Repeat during a change of keys: seal with the first, open with any' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
 always\t'Always'
@@ -138,18 +139,18 @@ complete -c makuo -n "__fish_makuo_using_subcommand diff" -l json -d 'Print one 
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -s v -l verbose -d 'Log more; twice for debugging'
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -s q -l quiet -d 'Print results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l to -d 'Release to return to [default: the newest earlier one that all hosts with the present one had]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l to -d 'Release to return to [default: the newest earlier one that all hosts with the present one had]' -r -f
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s t -l target -d 'Only hosts with a name that matches this glob (repeatable)' -r
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s k -l key -d 'Signing key: an OpenSSH file, or a .pub with its private half in the agent [default: $MAKUO_KEY, ~/.config/makuo/deploy.key]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l authorized-keys -d 'Keys whose releases may be signed again, beside the signing key\'s own [default: the configuration\'s]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l rate -d 'Rate limit, such as 500Mbit or 60MB' -r
-complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l expect -d 'Fail unless N target hosts answer' -r
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l expect -d 'Fail unless N target hosts answer; known: all targets of earlier deploys from here' -r
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l timeout -d 'Longest time for a host to answer or make progress' -r
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l interface -d 'Interface to use, by name or address; several with commas or by repetition' -r
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l peers -d 'Hosts to start from where multicast does not reach, with a port if it is not 5001; they name the others' -r
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l group -d 'Multicast group [default: 224.0.0.108]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l port -d 'UDP port [default: 5000]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l ttl -d 'TTL of datagrams: 1 for this link only, one more for each router [default: 1]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l ttl -d 'TTL of datagrams: 1 for this link only, one more for each router, with a --group that routers forward, such as 239.255.0.108 [default: 1]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l group-key -d 'Group key: seals datagrams, and only datagrams sealed with it are accepted. Repeat during a change of keys: seal with the first, open with any' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
 always\t'Always'
@@ -276,7 +277,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcom
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from renew" -s v -l verbose -d 'Log more; twice for debugging'
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from renew" -s q -l quiet -d 'Print results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from renew" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from rollback" -l to -d 'Release to return to [default: the newest one before with other content]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from rollback" -l to -d 'Release to return to [default: the newest one before with other content]' -r -f
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from rollback" -l keep -d 'Number of releases that the repository keeps [default: as before, at least 3]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from rollback" -s k -l key -d 'Key to sign with: an OpenSSH file, or a .pub with its private half in the agent [default: $MAKUO_KEY, ~/.config/makuo/deploy.key]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from rollback" -l authorized-keys -d 'Keys whose heads and releases may be signed again, beside the signing key\'s own [default: the configuration\'s]' -r -F
@@ -295,7 +296,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand log" -l interface -d 'Interf
 complete -c makuo -n "__fish_makuo_using_subcommand log" -l peers -d 'Hosts to start from where multicast does not reach, with a port if it is not 5001; they name the others' -r
 complete -c makuo -n "__fish_makuo_using_subcommand log" -l group -d 'Multicast group [default: 224.0.0.108]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand log" -l port -d 'UDP port [default: 5000]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand log" -l ttl -d 'TTL of datagrams: 1 for this link only, one more for each router [default: 1]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand log" -l ttl -d 'TTL of datagrams: 1 for this link only, one more for each router, with a --group that routers forward, such as 239.255.0.108 [default: 1]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand log" -l group-key -d 'Group key: seals datagrams, and only datagrams sealed with it are accepted. Repeat during a change of keys: seal with the first, open with any' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand log" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
 always\t'Always'
@@ -312,12 +313,13 @@ complete -c makuo -n "__fish_makuo_using_subcommand status" -l interface -d 'Int
 complete -c makuo -n "__fish_makuo_using_subcommand status" -l peers -d 'Hosts to start from where multicast does not reach, with a port if it is not 5001; they name the others' -r
 complete -c makuo -n "__fish_makuo_using_subcommand status" -l group -d 'Multicast group [default: 224.0.0.108]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand status" -l port -d 'UDP port [default: 5000]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand status" -l ttl -d 'TTL of datagrams: 1 for this link only, one more for each router [default: 1]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand status" -l ttl -d 'TTL of datagrams: 1 for this link only, one more for each router, with a --group that routers forward, such as 239.255.0.108 [default: 1]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand status" -l group-key -d 'Group key: seals datagrams, and only datagrams sealed with it are accepted. Repeat during a change of keys: seal with the first, open with any' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand status" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
 always\t'Always'
 never\t'Never'"
 complete -c makuo -n "__fish_makuo_using_subcommand status" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand status" -s w -l watch -d 'Look again every few seconds until Ctrl-C: redrawn on a terminal, elsewhere a line for each change'
 complete -c makuo -n "__fish_makuo_using_subcommand status" -l no-multicast -d 'Send and receive no multicast: all hosts are found from those of --peers'
 complete -c makuo -n "__fish_makuo_using_subcommand status" -l plain -d 'Go without a group key: anybody on the network can read traffic, and lie about hosts'
 complete -c makuo -n "__fish_makuo_using_subcommand status" -l json -d 'Print one JSON object a line; the last is the result'
@@ -329,12 +331,13 @@ complete -c makuo -n "__fish_makuo_using_subcommand members" -l interface -d 'In
 complete -c makuo -n "__fish_makuo_using_subcommand members" -l peers -d 'Hosts to start from where multicast does not reach, with a port if it is not 5001; they name the others' -r
 complete -c makuo -n "__fish_makuo_using_subcommand members" -l group -d 'Multicast group [default: 224.0.0.108]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand members" -l port -d 'UDP port [default: 5000]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand members" -l ttl -d 'TTL of datagrams: 1 for this link only, one more for each router [default: 1]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand members" -l ttl -d 'TTL of datagrams: 1 for this link only, one more for each router, with a --group that routers forward, such as 239.255.0.108 [default: 1]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand members" -l group-key -d 'Group key: seals datagrams, and only datagrams sealed with it are accepted. Repeat during a change of keys: seal with the first, open with any' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand members" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
 always\t'Always'
 never\t'Never'"
 complete -c makuo -n "__fish_makuo_using_subcommand members" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand members" -s w -l watch -d 'Look again every few seconds until Ctrl-C: redrawn on a terminal, elsewhere a line for each change'
 complete -c makuo -n "__fish_makuo_using_subcommand members" -l no-multicast -d 'Send and receive no multicast: all hosts are found from those of --peers'
 complete -c makuo -n "__fish_makuo_using_subcommand members" -l plain -d 'Go without a group key: anybody on the network can read traffic, and lie about hosts'
 complete -c makuo -n "__fish_makuo_using_subcommand members" -l json -d 'Print one JSON object a line; the last is the result'
@@ -378,6 +381,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand check" -l color -d 'When to 
 always\t'Always'
 never\t'Never'"
 complete -c makuo -n "__fish_makuo_using_subcommand check" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand check" -l elsewhere -d 'Check a configuration without this machine: it is for another one'
 complete -c makuo -n "__fish_makuo_using_subcommand check" -l json -d 'Print one JSON object a line; the last is the result'
 complete -c makuo -n "__fish_makuo_using_subcommand check" -s v -l verbose -d 'Log more; twice for debugging'
 complete -c makuo -n "__fish_makuo_using_subcommand check" -s q -l quiet -d 'Print results and errors only'
@@ -421,7 +425,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l interface -d 'Int
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l peers -d 'Hosts to start from where multicast does not reach, with a port if it is not 5001; they name the others' -r
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l group -d 'Multicast group [default: 224.0.0.108]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l port -d 'UDP port [default: 5000]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l ttl -d 'TTL of datagrams: 1 for this link only, one more for each router [default: 1]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l ttl -d 'TTL of datagrams: 1 for this link only, one more for each router, with a --group that routers forward, such as 239.255.0.108 [default: 1]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l group-key -d 'Group key: seals datagrams, and only datagrams sealed with it are accepted. Repeat during a change of keys: seal with the first, open with any' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
 always\t'Always'
@@ -450,14 +454,6 @@ complete -c makuo -n "__fish_makuo_using_subcommand completions" -l json -d 'Pri
 complete -c makuo -n "__fish_makuo_using_subcommand completions" -s v -l verbose -d 'Log more; twice for debugging'
 complete -c makuo -n "__fish_makuo_using_subcommand completions" -s q -l quiet -d 'Print results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand completions" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c makuo -n "__fish_makuo_using_subcommand complete" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
-always\t'Always'
-never\t'Never'"
-complete -c makuo -n "__fish_makuo_using_subcommand complete" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
-complete -c makuo -n "__fish_makuo_using_subcommand complete" -l json -d 'Print one JSON object a line; the last is the result'
-complete -c makuo -n "__fish_makuo_using_subcommand complete" -s v -l verbose -d 'Log more; twice for debugging'
-complete -c makuo -n "__fish_makuo_using_subcommand complete" -s q -l quiet -d 'Print results and errors only'
-complete -c makuo -n "__fish_makuo_using_subcommand complete" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c makuo -n "__fish_makuo_using_subcommand man" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
 always\t'Always'
 never\t'Never'"
@@ -466,3 +462,29 @@ complete -c makuo -n "__fish_makuo_using_subcommand man" -l json -d 'Print one J
 complete -c makuo -n "__fish_makuo_using_subcommand man" -s v -l verbose -d 'Log more; twice for debugging'
 complete -c makuo -n "__fish_makuo_using_subcommand man" -s q -l quiet -d 'Print results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand man" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log status members send sync check init keygen daemon demo completions man help" -f -a "deploy" -d 'Put the spec\'s release on every target host'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log status members send sync check init keygen daemon demo completions man help" -f -a "watch" -d 'The live mode: deploy, then release each quiet batch of changes'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log status members send sync check init keygen daemon demo completions man help" -f -a "diff" -d 'Audit drift: list differences between each host\'s tree and the spec\'s source'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log status members send sync check init keygen daemon demo completions man help" -f -a "rollback" -d 'Return every host to an earlier release'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log status members send sync check init keygen daemon demo completions man help" -f -a "publish" -d 'Sign a release of the spec\'s source and store it in a repository, for hosts to take later'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log status members send sync check init keygen daemon demo completions man help" -f -a "pull" -d 'Take the newest release of a tree from a repository, without a daemon'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log status members send sync check init keygen daemon demo completions man help" -f -a "repo" -d 'Look after a repository: list, check, delete what nobody needs, copy'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log status members send sync check init keygen daemon demo completions man help" -f -a "log" -d 'List the fleet\'s releases: serial, time, key, files, bytes, and the hosts that run or keep them'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log status members send sync check init keygen daemon demo completions man help" -f -a "status" -d 'List the hosts with their release, state and last error'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log status members send sync check init keygen daemon demo completions man help" -f -a "members" -d 'List the hosts alive now: name, address, version, trees'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log status members send sync check init keygen daemon demo completions man help" -f -a "send" -d 'Ad hoc: send files of this host\'s tree to the same place on the others, through the local daemon'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log status members send sync check init keygen daemon demo completions man help" -f -a "sync" -d 'Like send, and delete extra files under the paths on the others'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log status members send sync check init keygen daemon demo completions man help" -f -a "check" -d 'Report errors in a spec or a configuration, or explain it'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log status members send sync check init keygen daemon demo completions man help" -f -a "init" -d 'Create the keys of a group and one file for all of its hosts; unpack that file on a host'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log status members send sync check init keygen daemon demo completions man help" -f -a "keygen" -d 'Create a deploy key in OpenSSH\'s format, and a group key'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log status members send sync check init keygen daemon demo completions man help" -f -a "daemon" -d 'The host\'s service: receive releases; runs in the foreground'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log status members send sync check init keygen daemon demo completions man help" -f -a "demo" -d 'Run three hosts on this machine\'s loopback with one real deploy, and suggest next steps'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log status members send sync check init keygen daemon demo completions man help" -f -a "completions" -d 'Print a completion script'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log status members send sync check init keygen daemon demo completions man help" -f -a "man" -d 'Write the man pages into a directory'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log status members send sync check init keygen daemon demo completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and __fish_seen_subcommand_from repo" -f -a "list" -d 'List the trees and their releases'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and __fish_seen_subcommand_from repo" -f -a "check" -d 'Hash every byte, and follow every release'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and __fish_seen_subcommand_from repo" -f -a "gc" -d 'Delete what no release refers to any more'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and __fish_seen_subcommand_from repo" -f -a "copy" -d 'Copy everything to another store or a disk'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and __fish_seen_subcommand_from repo" -f -a "renew" -d 'Sign heads again, for a later time'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and __fish_seen_subcommand_from repo" -f -a "rollback" -d 'Publish an earlier release again, under a new serial'

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if makuo::hook::helper_process::served()
+    if makuo::hook::helper_process::served(makuo::config::read_hooks)
         || makuo::tree::user_lookup::served()
         || makuo::net::peer_lookup::served()
     {

@@ -1,22 +1,14 @@
-//! `makuo completions` and `makuo man`: generated from the definitions that parse the command line.
+//! `makuo completions`: generated from the definitions that parse the command line.
 
 use std::io::Write;
 use std::path::Path;
 
 use clap::CommandFactory;
-use serde::Serialize;
 
-use super::args::{Cli, Completed, CompletionsArgs, ManArgs};
+use super::args::{Cli, Completed, CompletionsArgs};
 use super::network;
 use crate::Result;
 use crate::daemon::{query_members, query_trees};
-use crate::error::IoResultExt;
-use crate::report::Report;
-
-#[derive(Serialize)]
-struct WrittenPages {
-    pages: usize,
-}
 
 /// Prints the script, even with --json, because a shell reads it.
 pub(super) fn run(args: &CompletionsArgs) -> Result<u8> {
@@ -98,28 +90,3 @@ _makuo_live() {
 }
 complete -F _makuo_live -o nosort -o bashdefault -o default makuo
 "#;
-
-pub(super) fn man(args: &ManArgs, report: &mut Report) -> Result<u8> {
-    std::fs::create_dir_all(&args.dir).context("cannot make the directory", &args.dir)?;
-    clap_mangen::generate_to(Cli::command(), &args.dir)
-        .context("cannot write man pages to", &args.dir)?;
-
-    for old in [
-        crate::face::makuosan::MakuosanFlags::command(),
-        crate::face::msync::MsyncFlags::command(),
-    ] {
-        clap_mangen::generate_to(old, &args.dir).context("cannot write man pages to", &args.dir)?;
-    }
-
-    // The pages of the old programs come on top.
-    let pages = 2 + pages(&Cli::command());
-    report.plain("", &WrittenPages { pages });
-
-    Ok(0)
-}
-
-/// Number of pages of a command with its subcommands.
-fn pages(command: &clap::Command) -> usize {
-    let shown = command.get_subcommands().filter(|c| !c.is_hide_set());
-    1 + shown.map(pages).sum::<usize>()
-}

@@ -246,7 +246,7 @@ impl Demo {
     fn wait_until_ready(&mut self) -> Result<()> {
         for _ in 0..STARTUP_TIMEOUT.as_millis() / PROBE_TIME.as_millis() {
             if survey::members(network::open(&self.network)?, PROBE_TIME)?
-                .members
+                .found
                 .len()
                 == HOSTS.len()
             {

@@ -1,6 +1,7 @@
 //! `makuo deploy`, and the parts shared with `makuo diff` and other commands: builds a session's
 //! options from spec and flags, runs the session, and passes Ctrl-C on to it.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::outcome::{Event, Observer, Outcome, Purpose};
 use crate::report::{Report, end_display};
 use crate::repository::SignedRelease;
 use crate::repository::head::HeadValidity;
-use crate::spec::{Expect, Spec};
+use crate::spec::Spec;
 use crate::store::{Store, StoreOptions};
 use crate::units::printable;
 use crate::{Error, Kind, Result};
@@ -67,6 +68,8 @@ pub(super) fn run(args: &DeployArgs, config: Option<&Path>, report: &mut Report)
     let mut options = resolve(&args.session, purpose, config)?;
     options.recheck = args.recheck;
     options.lists = report.lists_paths();
+    // The header carries it, so it is signed with the release.
+    options.spec.delete.max = args.allow_deletes.unwrap_or(options.spec.delete.max);
     if args.yes_unmounted {
         options.unmounted = Unmounted::Accept;
     }
@@ -173,7 +176,7 @@ pub(super) fn resolve(
     check_targets(&args.select.targets)?;
     spec.transfer.rate = args.limit.rate.or(spec.transfer.rate);
     spec.delete.extras = (spec.delete.extras || args.delete) && !args.no_delete;
-    spec.targets.expect = args.hosts.expect.map(Expect::Count).or(spec.targets.expect);
+    spec.targets.expect = args.hosts.expect.clone().or(spec.targets.expect);
     let network = network::resolve(&args.hosts.network, config)?;
 
     Ok(SessionOptions {
@@ -270,6 +273,10 @@ pub(super) fn cache_dir() -> Option<PathBuf> {
     cache.map(|dir| dir.join("makuo"))
 }
 
+/// Says what a second Ctrl-C leaves behind.
+const LEFT: &str = "left at once: hosts that were ordered to commit go on by themselves, the \
+                    others stay as they are; `makuo status` shows both";
+
 /// Starts a thread that passes Ctrl-C on to `interrupt`; a second one ends the process.
 pub(super) fn handle_ctrl_c(interrupt: Interrupt) {
     // Without the thread Ctrl-C ends the process at once, which leaves every host as it is.
@@ -287,6 +294,7 @@ pub(super) fn handle_ctrl_c(interrupt: Interrupt) {
                 while tokio::signal::ctrl_c().await.is_ok() {
                     if interrupt.interrupt() {
                         end_display();
+                        let _ = writeln!(std::io::stderr(), "{LEFT}");
                         std::process::exit(INTERRUPTED);
                     }
                 }

@@ -3,19 +3,33 @@
 use std::path::Path;
 
 use super::args::LogArgs;
-use super::{network, no_host_has};
+use super::{network, no_host_has, survey};
 use crate::Result;
+use crate::daemon::query_survey;
+use crate::drive;
+use crate::outcome::log_status;
 use crate::report::Report;
 
 pub(super) fn run(args: &LogArgs, config: Option<&Path>, report: &mut Report) -> Result<u8> {
     let network = network::resolve(&args.query.network, config)?;
     network::note_plain(&network, report);
     report.start("asking");
-    let log = crate::drive::survey::log(network::open(&network)?, &args.tree, args.query.wait)?;
-    if log.hosts.is_empty() && log.silent.is_empty() {
+    let (tree, wait) = (&args.tree, args.query.wait);
+    let log = survey::ask(
+        &network,
+        config,
+        |links| drive::survey::log(links, tree, wait),
+        |socket| {
+            let answers = query_survey(socket, Some(tree), wait)?;
+            Ok(answers.map(|hosts| drive::survey::log_of(tree, &hosts)))
+        },
+    )?;
+    let log = survey::answered(log, report)?;
+    if log.found.hosts.is_empty() && log.found.silent.is_empty() {
+        report.strangers(&log.strangers);
         return Err(no_host_has(&args.tree));
     }
 
     report.log(&log);
-    Ok(0)
+    Ok(log_status(&log.found).code())
 }

@@ -14,6 +14,7 @@ mod init;
 mod keygen;
 mod log;
 mod makuosan;
+mod man;
 mod members;
 mod network;
 mod publish;
@@ -26,6 +27,7 @@ mod send;
 mod sign;
 mod status;
 mod store;
+mod survey;
 mod watch;
 
 use std::ffi::OsString;
@@ -60,6 +62,10 @@ pub fn run(argv: Vec<OsString>) -> u8 {
         _ => {}
     }
 
+    if argv.get(1).is_some_and(|word| word == "complete") {
+        return complete(&argv[1..]);
+    }
+
     let cli = match Cli::try_parse_from(&argv) {
         Ok(cli) => cli,
         Err(error) => return report_usage_error(&argv, &error),
@@ -73,6 +79,17 @@ pub fn run(argv: Vec<OsString>) -> u8 {
         report.failure(&error);
         error.kind().exit_code()
     })
+}
+
+/// Lists names for a completion script.
+fn complete(argv: &[OsString]) -> u8 {
+    let listed = args::CompleteCli::try_parse_from(argv)
+        .map_err(|error| report_usage_error(argv, &error))
+        .and_then(|cli| {
+            completions::list_names(cli.what, cli.config.as_deref())
+                .map_err(|error| error.kind().exit_code())
+        });
+    listed.unwrap_or_else(|exit| exit)
 }
 
 fn dispatch(cli: &Cli, settings: Settings, report: &mut Report) -> Result<u8> {
@@ -98,8 +115,7 @@ fn dispatch(cli: &Cli, settings: Settings, report: &mut Report) -> Result<u8> {
         Daemon(args) => daemon::run(args, config, report),
         Demo(args) => demo::run(args, report),
         Completions(args) => completions::run(args),
-        Complete(args) => completions::list_names(args.what, config),
-        Man(args) => completions::man(args, report),
+        Man(args) => man::run(args, report),
     }
 }
 

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use super::args::NetworkArgs;
 use super::sign;
-use crate::config::{DEFAULT_CONFIG, HostConfig, NetworkConfig, PLAIN_WARNING, PeerName};
+use crate::config::{
+    DEFAULT_CONFIG, HostConfig, NetworkConfig, PLAIN_WARNING, PeerName, SESSION_PORTS,
+};
+use crate::daemon::Preflight;
 use crate::drive::endpoint::GroupLinks;
 use crate::drive::peers::PeerConfig;
 use crate::drive::reopen::{LinkOpener, LinkSource};
@@ -18,7 +21,7 @@ use crate::net::{
 use crate::outcome::{Event, Observer};
 use crate::report::Report;
 use crate::units::printable;
-use crate::{Error, Result};
+use crate::{Error, Kind, Result};
 
 /// Environment variable with the path of the group key.
 const GROUP_KEY_VARIABLE: &str = "MAKUO_GROUP_KEY";
@@ -79,8 +82,11 @@ pub fn for_command(args: &NetworkArgs, config: &HostConfig) -> Result<NetworkCon
     Ok(network)
 }
 
-/// Warns about a plain network.
+/// Warns about a plain network, and about a TTL without effect.
 pub fn note_plain(network: &NetworkConfig, report: &mut Report) {
+    if let Some(text) = network.ttl_remark() {
+        report.event(&Event::Note(text));
+    }
     if network.plain {
         report.event(&Event::Note(PLAIN_WARNING.to_string()));
     }
@@ -110,6 +116,7 @@ pub fn apply(args: &NetworkArgs, network: NetworkConfig) -> NetworkConfig {
         multicast: network.multicast && !args.no_multicast,
         segment: network.segment,
         unicast_port: network.unicast_port,
+        unicast_port_given: network.unicast_port_given,
         interfaces: if args.interfaces.is_empty() {
             network.interfaces
         } else {
@@ -148,22 +155,8 @@ pub fn open(network: &NetworkConfig) -> Result<GroupLinks> {
 }
 
 fn open_as(network: &NetworkConfig, role: LinkRole) -> Result<GroupLinks> {
-    let keys: Vec<GroupKey> = network
-        .group_keys
-        .iter()
-        .map(|path| GroupKey::load(path))
-        .collect::<Result<_>>()?;
-
-    if keys.is_empty() && !network.plain {
-        return Err(no_group_key(&HostConfig::default()));
-    }
-
-    if !network.multicast && network.peers.is_empty() {
-        return Err(
-            Error::usage("without multicast there is no way to other hosts")
-                .hint("name some of them with --peers, or in peers of the configuration"),
-        );
-    }
+    let keys = read_keys(network)?;
+    check_ways(network)?;
 
     let changes = InterfaceChanges::follow()
         .inspect_err(|e| tracing::debug!("interfaces are not followed: {e}"));
@@ -179,6 +172,47 @@ fn open_as(network: &NetworkConfig, role: LinkRole) -> Result<GroupLinks> {
         peers: peers(network, role),
         traffic: Default::default(),
     })
+}
+
+/// Reads the group keys; none for a plain network.
+fn read_keys(network: &NetworkConfig) -> Result<Vec<GroupKey>> {
+    let keys: Vec<GroupKey> = network
+        .group_keys
+        .iter()
+        .map(|path| GroupKey::load(path).map_err(|e| e.with_kind(Kind::Usage)))
+        .collect::<Result<_>>()?;
+
+    match keys.is_empty() && !network.plain {
+        true => Err(no_group_key(&HostConfig::default())),
+        false => Ok(keys),
+    }
+}
+
+/// Refuses settings that leave no way to other hosts.
+fn check_ways(network: &NetworkConfig) -> Result<()> {
+    match !network.multicast && network.peers.is_empty() {
+        true => Err(
+            Error::usage("without multicast there is no way to other hosts")
+                .hint("name some of them with --peers, or in peers of the configuration"),
+        ),
+        false => Ok(()),
+    }
+}
+
+/// Goes through the start of a daemon as far as that opens no socket.
+pub fn preflight(config: &HostConfig, preflight: &mut Preflight) {
+    let mut config = config.clone();
+    let has_keys = config.network.plain || !config.network.group_keys.is_empty();
+    if !has_keys && !config.default_group_key().exists() {
+        preflight.errors.push(no_group_key(&config));
+    } else {
+        config.seal_by_default();
+        preflight.require(read_keys(&config.network));
+    }
+
+    let network = &config.network;
+    preflight.require(check_ways(network));
+    preflight.require(link_configs(network, LinkRole::Host));
 }
 
 /// Joins the group like [`open`], for one session of a daemon, which has the keys.
@@ -205,7 +239,15 @@ fn peers(network: &NetworkConfig, role: LinkRole) -> Option<PeerConfig> {
 /// Opens the links of a daemon or a command: one for each interface, and without multicast one for
 /// each family that the interface has.
 fn open_links(network: &NetworkConfig, role: LinkRole) -> Result<LinkSet> {
-    let configs = match network.multicast {
+    match link_configs(network, role)?.as_slice() {
+        [first, more @ ..] => LinkSet::open(first, more, open_patiently),
+        [] => Err(Error::usage("no network interface is named")),
+    }
+}
+
+/// The links of the named interfaces.
+fn link_configs(network: &NetworkConfig, role: LinkRole) -> Result<Vec<LinkConfig>> {
+    match network.multicast {
         true => names(network)
             .into_iter()
             .map(|name| {
@@ -216,18 +258,14 @@ fn open_links(network: &NetworkConfig, role: LinkRole) -> Result<LinkSet> {
                     network.group,
                 ))
             })
-            .collect::<Result<Vec<_>>>()?,
-        false => unicast_interfaces(network)?
-            .into_iter()
-            .map(|UnicastInterface { interface, family }| {
-                link_config(network, role, interface, unspecified(family))
-            })
             .collect(),
-    };
-
-    match configs.as_slice() {
-        [first, more @ ..] => LinkSet::open(first, more, open_patiently),
-        [] => Err(Error::usage("no network interface is named")),
+        false => {
+            let all = unicast_interfaces(network)?.into_iter();
+            let config = |UnicastInterface { interface, family }| {
+                link_config(network, role, interface, unspecified(family))
+            };
+            Ok(all.map(config).collect())
+        }
     }
 }
 
@@ -297,9 +335,11 @@ fn link_config(
     interface: Interface,
     group: IpAddr,
 ) -> LinkConfig {
-    let unicast_port = match role {
-        LinkRole::Host if !network.peers.is_empty() => network.unicast_port,
-        LinkRole::Host | LinkRole::Session => 0,
+    let is_fixed = !network.peers.is_empty() || network.unicast_port_given;
+    let (unicast_port, preferred_ports) = match role {
+        LinkRole::Host if is_fixed => (network.unicast_port, None),
+        LinkRole::Host => (0, Some(network.unicast_port..=network.unicast_port)),
+        LinkRole::Session => (0, Some(SESSION_PORTS)),
     };
 
     LinkConfig {
@@ -307,6 +347,7 @@ fn link_config(
         ttl: network.ttl,
         multicast: network.multicast,
         unicast_port,
+        preferred_ports,
         ..LinkConfig::new(interface, group)
     }
 }

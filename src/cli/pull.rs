@@ -40,7 +40,10 @@ pub(super) fn run(args: &PullArgs, config: Option<&Path>, report: &mut Report) -
         allow_stale: args.allow_stale,
     };
     let (head, found) = find(store.clone(), &host, &args.tree, how, &mut |_| true)?;
-    let max_age = host.trees.get(&args.tree).and_then(|tree| tree.max_age);
+    let max_age = host
+        .trees
+        .get(&args.tree)
+        .and_then(|tree| tree.rules().max_age);
     let warning = head.warning(&args.tree, max_age);
     if let Some(warning) = warning
         .as_ref()

@@ -20,7 +20,6 @@ use crate::outcome::{
 };
 use crate::report::Report;
 use crate::report::words;
-use crate::spec::Expect;
 use crate::store::StoreUrl;
 use crate::tree::{StateReader, StoredRelease};
 use crate::units::printable;
@@ -54,7 +53,7 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
 
     let mut spec = spec(&earlier.release, &targets(&replaced))?;
     spec.transfer.rate = args.limit.rate;
-    spec.targets.expect = args.hosts.expect.map(Expect::Count);
+    spec.targets.expect.clone_from(&args.hosts.expect);
     let interrupt = Interrupt::default();
     deploy::handle_ctrl_c(interrupt.clone());
     let excluded = excluded_note(&earlier.release, &replaced);
@@ -258,7 +257,7 @@ fn find_goal(
     network: &NetworkConfig,
 ) -> Result<Goal> {
     let longest = QUERY_TIMEOUT.min(args.hosts.timeout);
-    let log = survey::log(network::open(network)?, &args.tree, longest)?;
+    let log = survey::log(network::open(network)?, &args.tree, longest)?.found;
     let kept = match local {
         Some((_, records)) => records.kept()?,
         None => Vec::new(),

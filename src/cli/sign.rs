@@ -8,7 +8,7 @@ use crate::config::{GROUP_KEY, HostConfig};
 use crate::keys::{AuthorizedKeys, Signer, open_signer};
 use crate::report::suspend_display;
 use crate::units::printable;
-use crate::{Error, Result};
+use crate::{Error, Kind, Result};
 
 /// Default path of the deploy key below the home directory.
 const DEFAULT_KEY: &str = ".config/makuo/deploy.key";
@@ -21,11 +21,18 @@ pub fn signer(path: &Path) -> Result<Arc<dyn Signer>> {
 /// Path of the signing key. The file exists; [`signer`] checks its content.
 pub fn key_file(flag: Option<&Path>, spec: Option<&Path>) -> Result<PathBuf> {
     let (path, origin) = choose(flag, spec, std::env::var_os("MAKUO_KEY"), default_key())?;
-    if path.exists() {
-        return Ok(path);
+    let shown = printable(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()));
+    match path.try_exists() {
+        Ok(true) => return Ok(path),
+        Ok(false) => {}
+        Err(e) => {
+            let what = format!("the key to sign with, {shown} ({origin}), cannot be looked at");
+            return Err(Error::usage(what)
+                .because(e)
+                .hint("--key names another one; or run this as a user who may read it"));
+        }
     }
 
-    let shown = printable(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()));
     Err(Error::usage(format!(
         "there is no key to sign with: {shown} ({origin}) does not exist"
     ))
@@ -36,7 +43,8 @@ pub fn key_file(flag: Option<&Path>, spec: Option<&Path>) -> Result<PathBuf> {
 /// else in the configuration's file.
 pub fn authorized(file: Option<&Path>, config: &HostConfig) -> Result<AuthorizedKeys> {
     match file {
-        Some(path) => AuthorizedKeys::load(path),
+        // The command line names it.
+        Some(path) => AuthorizedKeys::load(path).map_err(|e| e.with_kind(Kind::Usage)),
         None => match AuthorizedKeys::load(&config.authorized_keys) {
             // A machine without a daemon, or a user who cannot read the host's file, has none.
             Err(e)

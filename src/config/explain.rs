@@ -141,7 +141,7 @@ impl NetworkConfig {
             names => format!("on {}", names.join(", ")),
         };
 
-        let reach = if self.ttl <= 1 {
+        let reach = if self.ttl <= 1 || self.ttl_remark().is_some() {
             "this link only"
         } else {
             "beyond routers that forward multicast"
@@ -191,7 +191,12 @@ impl NetworkConfig {
 
     fn explain_peers(&self) -> String {
         let Some((first, rest)) = self.peers.split_first() else {
-            return String::new();
+            return format!(
+                "; unicast port {}, and {} to {} for commands",
+                self.unicast_port,
+                SESSION_PORTS.start(),
+                SESSION_PORTS.end()
+            );
         };
 
         let more = match rest.len() {

@@ -8,8 +8,10 @@ mod explain;
 mod hooks;
 mod parse;
 mod peer_name;
+mod remarks;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,6 +19,7 @@ pub use parse::CONFIG_KEYS;
 pub use peer_name::PeerName;
 
 use crate::hook::Hooks;
+use crate::hook::helper_process::HookSource;
 use crate::id::{HostName, SegmentName, TreeName};
 use crate::manifest::rules::PathFilter;
 use crate::spec::Spec;
@@ -47,8 +50,11 @@ pub const DEFAULT_CONSOLE: SocketAddr =
 pub const DEFAULT_GROUP: IpAddr = IpAddr::V4(Ipv4Addr::new(224, 0, 0, 108));
 /// Default UDP port.
 pub const DEFAULT_PORT: u16 = 5000;
-/// Default UDP port for datagrams to one host, where there are peers.
+/// Default UDP port for datagrams to one host.
 pub const DEFAULT_UNICAST_PORT: u16 = 5001;
+/// UDP ports of commands, and of the sessions of a daemon: beside the other two, so that one rule
+/// of a firewall names all.
+pub const SESSION_PORTS: RangeInclusive<u16> = 5002..=5063;
 /// Default TTL: no router forwards a datagram.
 pub const DEFAULT_TTL: u8 = 1;
 /// Default rate for hosts that missed a release: a fifth of a gigabit link.
@@ -113,9 +119,11 @@ pub struct NetworkConfig {
     /// Segment of this host: hosts with the same word hear each other's multicast. `None` to find
     /// out. Used only with peers.
     pub segment: Option<SegmentName>,
-    /// UDP port of a daemon for datagrams to one host, and the port of peers that name none. Used
-    /// only with peers: otherwise the kernel chooses.
+    /// UDP port of a daemon for datagrams to one host, and the port of peers that name none.
     pub unicast_port: u16,
+    /// Whether the configuration names the port. Otherwise a daemon without peers takes another one
+    /// if it is in use.
+    pub unicast_port_given: bool,
     /// Multicast group, checked to be one.
     pub group: IpAddr,
     /// UDP port.
@@ -291,6 +299,7 @@ impl Default for NetworkConfig {
             multicast: true,
             segment: None,
             unicast_port: DEFAULT_UNICAST_PORT,
+            unicast_port_given: false,
             group: DEFAULT_GROUP,
             port: DEFAULT_PORT,
             ttl: DEFAULT_TTL,
@@ -382,6 +391,15 @@ impl HostConfig {
     pub fn parse(text: &str, path: &Path) -> Result<Self> {
         Self::from_document(&Document::new(path, text.to_string()))
     }
+}
+
+/// Reads the hooks of a tree again, from a file as for a start.
+pub fn read_hooks(source: &HookSource) -> Result<Hooks> {
+    let (path, name) = source.parts();
+    let config = HostConfig::load(path)?;
+    let mut trees = config.trees.into_iter();
+    let tree = trees.find(|tree| tree.name.as_str() == name);
+    Ok(tree.map(|tree| tree.hooks).unwrap_or_default())
 }
 
 /// A spec or a configuration.

@@ -254,6 +254,7 @@ fn network(mut section: Section) -> Result<NetworkConfig> {
             .unwrap_or_default(),
         multicast: section.take("multicast").map_or(Ok(true), |f| f.bool())?,
         segment: section.take("segment").map(|f| f.parse()).transpose()?,
+        unicast_port_given: section.has("unicast_port"),
         unicast_port: small(
             &mut section,
             "unicast_port",

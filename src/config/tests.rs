@@ -66,7 +66,7 @@ fn every_key_is_read() {
         sender     signs releases from this host with /etc/makuo/sender.key, if it exists
         console    off
         metrics    off
-        network    group ff02::6d61 port 5001 on eth0; ttl 4: beyond routers that forward multicast; datagrams are sealed with group.key beside this file
+        network    group ff02::6d61 port 5001 on eth0; ttl 4: this link only; unicast port 5001, and 5002 to 5063 for commands; datagrams are sealed with group.key beside this file
         tree       www in /var/www; deletes at most 20% of its paths; never touches /uploads/; warns when its release is older than 30 d; keeps 5 releases for rollback
         before     www: /etc/makuo/hooks/drain 'for a while'; at most 120 s; a failure makes this host refuse the release
         after      www: systemctl reload nginx; at most 120 s; a failure makes this host unhealthy
@@ -118,7 +118,7 @@ fn an_empty_file_is_a_host_with_the_documented_defaults() {
         sender     signs releases from this host with /etc/makuo/sender.key, if it exists
         console    off
         metrics    off
-        network    group 224.0.0.108 port 5000 on the interface that the system routes multicast to; ttl 1: this link only; datagrams are sealed with group.key beside this file
+        network    group 224.0.0.108 port 5000 on the interface that the system routes multicast to; ttl 1: this link only; unicast port 5001, and 5002 to 5063 for commands; datagrams are sealed with group.key beside this file
         tree       none: this host can send, and receives nothing
         "#);
 }

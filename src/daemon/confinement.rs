@@ -7,7 +7,7 @@ use super::send_only_trees::{SendOnlyTree, SendOnlyTrees};
 use super::{DaemonSetup, repositories, sandbox};
 use crate::config::{DEFAULT_SENDER_KEY, HostConfig, PeerName, Sandbox, TreeConfig};
 use crate::drive::host::LocalHost;
-use crate::hook::helper_process::HelperProcess;
+use crate::hook::helper_process::{HelperProcess, HookSource};
 use crate::net::peer_lookup;
 use crate::tree::{BESIDE, user_lookup};
 use crate::{Error, Result};
@@ -33,13 +33,15 @@ pub(super) fn confines(config: &HostConfig) -> Result<bool> {
 /// Starts the helper processes that keep the daemon's rights, then drops the rights.
 pub(super) fn step_down(setup: &mut DaemonSetup, confines: bool) -> Result<()> {
     if confines || setup.run_as.is_another() {
+        let path = setup.config.path.clone();
         for tree in setup
             .config
             .trees
             .iter_mut()
             .filter(|tree| !tree.hooks.is_empty())
         {
-            tree.hooks.helper = Some(HelperProcess::start(&tree.hooks)?);
+            let source = HookSource::new(&path, tree.name.as_str());
+            tree.hooks.helper = Some(HelperProcess::start(&tree.hooks, source)?);
         }
     }
 

@@ -5,6 +5,7 @@ mod confinement;
 mod control;
 mod metrics;
 mod opening;
+mod preflight;
 mod reload;
 mod reopening;
 mod repositories;
@@ -13,7 +14,11 @@ mod send_only_trees;
 mod serving;
 mod starting;
 
-pub use control::{ControlSocket, query_members, query_trees, request_files};
+pub use control::{
+    ControlSocket, is_reachable, query_members, query_roster, query_survey, query_trees,
+    request_files,
+};
+pub use preflight::Preflight;
 pub use sandbox::RunAs;
 pub use starting::report_waiting;
 
@@ -107,6 +112,7 @@ pub fn run(mut setup: DaemonSetup, network_links: impl Into<GroupLinks>) -> Resu
     };
 
     let confines = confinement::confines(&setup.config)?;
+    let separates = confines || setup.run_as.is_another();
     confinement::step_down(&mut setup, confines)?;
     consoles.bind_socket(&setup.config.console)?;
 
@@ -181,6 +187,7 @@ pub fn run(mut setup: DaemonSetup, network_links: impl Into<GroupLinks>) -> Resu
     let serving = Serving {
         started,
         is_plain,
+        confines: separates,
         host: &host,
         handle: &handle,
         desk: &desk,

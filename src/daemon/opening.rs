@@ -4,28 +4,19 @@ use std::sync::{Arc, Mutex};
 
 use super::send_only_trees::{SendOnlyTree, SendOnlyTrees};
 use super::{DaemonSetup, confinement, reopening};
+use crate::config::HostConfig;
 use crate::drive::host::{LocalHost, OwnKey, Trees, open_tree};
 use crate::keys::AuthorizedKeys;
+use crate::units::printable_path;
 use crate::{Kind, Result};
 
 /// Opens every tree, completing recovery after a crash, and reads the authorized keys. Without a
 /// key file the host runs and refuses every release, with a message on how to add a key.
 pub(super) fn open(setup: &DaemonSetup, confines: bool) -> Result<LocalHost> {
     let config = &setup.config;
-    let keys = match AuthorizedKeys::load(&config.authorized_keys) {
-        Ok(keys) => keys,
-        Err(e) if e.is_os(std::io::ErrorKind::NotFound) => {
-            tracing::warn!("{e}: every release will be refused");
-            AuthorizedKeys::none(&config.authorized_keys)
-        }
-        Err(e) => return Err(e),
-    };
-
-    if keys.is_empty() {
-        tracing::warn!(
-            "no key is listed in {}: every release will be refused",
-            keys.file().display()
-        );
+    let (keys, warning) = authorized_keys(config)?;
+    if let Some(warning) = warning {
+        tracing::warn!("{warning}");
     }
 
     let state_dir = config.state_dir.as_deref();
@@ -64,6 +55,24 @@ pub(super) fn open(setup: &DaemonSetup, confines: bool) -> Result<LocalHost> {
         own_key: OwnKey::default(),
         figures: Arc::default(),
     })
+}
+
+/// The authorized keys, and a warning if there are none.
+pub(super) fn authorized_keys(config: &HostConfig) -> Result<(AuthorizedKeys, Option<String>)> {
+    let path = &config.authorized_keys;
+    let keys = match AuthorizedKeys::load(path) {
+        Ok(keys) => keys,
+        Err(e) if e.is_os(std::io::ErrorKind::NotFound) => {
+            let warning = format!("{e}: every release will be refused");
+            return Ok((AuthorizedKeys::none(path), Some(warning)));
+        }
+        Err(e) => return Err(e),
+    };
+
+    let shown = printable_path(path);
+    let warning = format!("no key is listed in {shown}: every release will be refused");
+    let warning = keys.is_empty().then_some(warning);
+    Ok((keys, warning))
 }
 
 /// Opens the trees that accept no releases of others.

@@ -1,8 +1,8 @@
 //! SIGHUP: rereads the configuration, as far as a running daemon can follow changes.
 //!
-//! The paths of keys and password are followed unless set by flags. Changes to trees, sockets and
-//! the network need rights that the daemon dropped: they require a restart and are named in the
-//! log. Does not know the use of the values.
+//! The paths of keys and password and the host's own rules for its trees are followed unless set by
+//! flags. Changes to the set of trees, sockets and the network need rights that the daemon dropped:
+//! they require a restart and are named in the log. Does not know the use of the values.
 
 use std::collections::BTreeSet;
 
@@ -58,6 +58,16 @@ impl<'a> StartupConfig<'a> {
         }
 
         let file = &self.file;
+        for tree in &mut config.trees {
+            let find = |config: &HostConfig| {
+                let mut trees = config.trees.iter();
+                trees.find(|t| t.name == tree.name).cloned()
+            };
+            if let (Some(before), Some(now)) = (find(file), find(&now)) {
+                take_rules(tree, &before, now);
+            }
+        }
+
         take_changed(
             &mut config.authorized_keys,
             &file.authorized_keys,
@@ -100,6 +110,18 @@ fn take_changed<T: PartialEq>(value: &mut T, before: &T, now: T) {
     if now != *before {
         *value = now;
     }
+}
+
+/// Takes the host's own rules for a tree.
+fn take_rules(tree: &mut TreeConfig, before: &TreeConfig, now: TreeConfig) {
+    if now.protect_patterns != before.protect_patterns {
+        tree.protect = now.protect;
+        tree.protect_patterns = now.protect_patterns;
+    }
+
+    take_changed(&mut tree.max_delete, &before.max_delete, now.max_delete);
+    take_changed(&mut tree.max_age, &before.max_age, now.max_age);
+    take_changed(&mut tree.hooks, &before.hooks, now.hooks);
 }
 
 /// Names of the changed settings that need a restart.
@@ -159,13 +181,11 @@ fn console(before: &HostConfig, now: &HostConfig) -> ConsoleConfig {
 }
 
 fn is_same(a: &TreeConfig, b: &TreeConfig) -> bool {
-    let same_paths = a.path == b.path
-        && a.protect_patterns == b.protect_patterns
-        && a.follow_links == b.follow_links;
-    let same_limits = a.max_delete == b.max_delete && a.keep == b.keep;
+    let same_paths = a.path == b.path && a.follow_links == b.follow_links;
     let same_rights = a.swap == b.swap && a.devices == b.devices;
+    let same_exchange = a.catch_up == b.catch_up && a.repair == b.repair;
 
-    same_paths && same_limits && same_rights && a.hooks == b.hooks && a.repository == b.repository
+    same_paths && same_rights && same_exchange && a.keep == b.keep && a.repository == b.repository
 }
 
 #[cfg(test)]
@@ -195,10 +215,14 @@ mod tests {
         let listening = format!("[metrics]\nlisten = \"127.0.0.1:1\"\n{}", &FILE[14..]);
         assert!(changed(&listening).contains(&"[metrics]".to_string()));
         assert_eq!(changed(&FILE.replace("/srv", "/var")), ["[[tree]] www"]);
-        assert_eq!(
-            changed(&format!("{FILE}after = [\"true\"]\n")),
-            ["[[tree]] www"]
-        );
+        for rule in [
+            "after = [\"true\"]",
+            "max_delete = 5",
+            "max_age = \"30d\"",
+            "protect = [\"/uploads/\"]",
+        ] {
+            assert!(changed(&format!("{FILE}{rule}\n")).is_empty(), "{rule}");
+        }
         assert_eq!(
             changed(&FILE.replace("\"www\"", "\"web\"")),
             ["[[tree]] web", "[[tree]] www"]
@@ -208,6 +232,22 @@ mod tests {
             changed(&format!("sandbox = \"off\"\n{FILE}").replace("web1", "web2")),
             ["name", "sandbox"]
         );
+    }
+
+    #[test]
+    fn the_rules_of_a_tree_are_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("makuo.toml");
+        std::fs::write(&path, FILE).unwrap();
+        let config = HostConfig::load(&path).unwrap();
+        let started = StartupConfig::new(&config, false);
+        let rules = "max_delete = 5\nprotect = [\"/a/\"]\nafter = [\"true\"]\nmax_age = \"1d\"\n";
+        std::fs::write(&path, format!("{FILE}{rules}")).unwrap();
+        let tree = &started.reload().trees[0];
+        assert_eq!(tree.max_delete, Some(crate::units::Limit::Count(5)));
+        assert_eq!(tree.protect_patterns, ["/a/"]);
+        assert!(!tree.protect.is_empty() && tree.max_age.is_some());
+        assert!(tree.hooks.after.is_some());
     }
 
     #[test]

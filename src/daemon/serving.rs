@@ -10,10 +10,9 @@ use super::control::ControlSocket;
 use super::metrics::WebService;
 use super::reload::StartupConfig;
 use crate::Result;
-use crate::config::{DEFAULT_SENDER_KEY, HostConfig};
+use crate::config::{DEFAULT_SENDER_KEY, HostConfig, TreeConfig};
 use crate::drive::adhoc::AdhocService;
-use crate::drive::host::HostHandle;
-use crate::drive::host::LocalHost;
+use crate::drive::host::{HostHandle, LocalHost, ManagedTree, TreeRules};
 use crate::error::IoResultExt;
 use crate::face::console::{Console, Listeners};
 use crate::face::password::Password;
@@ -45,6 +44,8 @@ pub(super) struct Serving<'a> {
     pub(super) started: StartupConfig<'a>,
     /// Whether datagrams are sent unsealed.
     pub(super) is_plain: bool,
+    /// Whether other processes run the hooks, with rights that this one no longer has.
+    pub(super) confines: bool,
     pub(super) host: &'a LocalHost,
     pub(super) handle: &'a HostHandle,
     pub(super) desk: &'a Arc<AdhocService>,
@@ -107,10 +108,16 @@ impl Serving<'_> {
         }
     }
 
-    /// Reloads keys and password; on errors the old ones stay in force.
+    /// Reloads keys, password and the rules of trees; on errors the old ones stay in force.
     fn reload(&self) {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading]);
         let config = self.started.reload();
+        for tree in &config.trees {
+            if let Some(managed) = self.host.trees.get(&tree.name) {
+                reload_rules(managed, tree, self.confines);
+            }
+        }
+
         match AuthorizedKeys::load(&config.authorized_keys) {
             Ok(keys) => {
                 tracing::info!("{}: {} keys", keys.file().display(), keys.len());
@@ -153,6 +160,44 @@ impl Serving<'_> {
         }
 
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    }
+}
+
+/// Puts the rules of `now` in force. Hooks that another process runs are read again by that
+/// process.
+fn reload_rules(managed: &ManagedTree, now: &TreeConfig, confines: bool) {
+    let old = managed.rules();
+    let rules = TreeRules::from(now);
+    let is_same_hooks =
+        old.hooks.commands().eq(rules.hooks.commands()) && old.hooks.health == rules.hooks.health;
+    let name = &now.name;
+
+    match (&old.hooks.helper, is_same_hooks) {
+        (_, true) => managed.set_rules(TreeRules {
+            hooks: old.hooks.clone(),
+            ..rules
+        }),
+        (None, false) if confines => {
+            tracing::warn!(
+                "tree {name}: its first hooks need a restart: another process will run them, with \
+                 the rights of the start"
+            );
+            managed.set_rules(TreeRules {
+                hooks: old.hooks.clone(),
+                ..rules
+            });
+        }
+        (None, false) => managed.set_rules(rules),
+        (Some(helper), false) => match helper.reload() {
+            Ok(hooks) => managed.set_rules(TreeRules { hooks, ..rules }),
+            Err(e) => {
+                tracing::error!("tree {name}: keeping the old hooks: {}", e.with_hint());
+                managed.set_rules(TreeRules {
+                    hooks: old.hooks.clone(),
+                    ..rules
+                });
+            }
+        },
     }
 }
 

@@ -82,6 +82,22 @@ pub(super) fn log_start(setup: &DaemonSetup, host: &LocalHost, network_links: &G
         trees.join(", ")
     );
 
+    let wanted = setup.config.network.unicast_port;
+    let other = links
+        .iter()
+        .find(|link| !link.interface().loopback && link.local().port() != wanted);
+    if let Some(link) = other {
+        tracing::warn!(
+            "unicast arrives at port {}, since {wanted} is in use: a firewall's rule may not cover \
+             it; network.unicast_port names another one",
+            link.local().port()
+        );
+    }
+
+    if let Some(remark) = setup.config.network.ttl_remark() {
+        tracing::warn!("{remark}");
+    }
+
     match network_links.keys.len() {
         0 => {
             tracing::warn!("{}", crate::config::PLAIN_WARNING);

@@ -72,11 +72,16 @@ pub(super) fn compare(
     }
 
     plan.count();
-    if wanted == 0 && rules.delete_extras && !rules.allow_empty {
-        return Err(Refusal::Empty);
+    let is_empty = wanted == 0 && rules.delete_extras && !rules.allow_empty;
+    let limits = match is_empty {
+        true => Err(Refusal::Empty),
+        false => check_limits(&plan, rules, host),
+    };
+    match limits {
+        Err(refusal) if host.reports_limits => plan.over_limit = Some(refusal.with_remedy()),
+        limits => limits?,
     }
 
-    check_limits(&plan, rules, host)?;
     needed.find_in(have, &mut plan)?;
     Ok((plan, findings))
 }

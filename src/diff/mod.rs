@@ -17,6 +17,7 @@ mod links;
 mod metadata;
 mod permitted;
 mod plan;
+mod protected;
 mod refusal;
 mod reuse;
 #[cfg(test)]
@@ -29,6 +30,7 @@ pub use compare::diff;
 pub use incremental::Memory;
 pub use permitted::{HostRules, OwnerResolver};
 pub use plan::{FurtherName, LocalBlock, Plan, Summary};
+pub use protected::{ProtectedPaths, protected};
 pub use refusal::Refusal;
 
 use std::ops::RangeInclusive;

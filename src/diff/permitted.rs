@@ -30,6 +30,8 @@ pub struct HostRules<'a> {
     pub spared: &'a [PathFilter],
     /// Largest number of deletions.
     pub max_delete: Limit,
+    /// Reports an exceeded limit in the plan, for a comparison that changes nothing.
+    pub reports_limits: bool,
     /// Users and groups of the host.
     pub owners: &'a dyn OwnerResolver,
 }

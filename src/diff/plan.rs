@@ -76,6 +76,8 @@ pub struct Plan {
     pub sets_xattrs: bool,
     /// Method by which the commit switches the tree (a rule of the release).
     pub layout: Layout,
+    /// Limit that refuses the plan; only if the host asked for a report instead of a refusal.
+    pub over_limit: Option<String>,
     /// Filters of paths left alone; only for an exchange of the whole tree.
     pub alone: Vec<PathFilter>,
 }
@@ -93,6 +95,7 @@ impl Plan {
             sets_mtime: rules.mtime,
             sets_xattrs: rules.xattrs,
             layout: rules.layout,
+            over_limit: None,
             alone: Vec::new(),
         }
     }

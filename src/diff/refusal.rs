@@ -74,13 +74,26 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// The reason with the remedy.
+    pub(super) fn with_remedy(&self) -> String {
+        match self.advice() {
+            Some(advice) => format!("{self} ({advice})"),
+            None => self.to_string(),
+        }
+    }
+
+    /// Returns whether a comparison lists the paths in question.
+    fn is_of_limit(&self) -> bool {
+        matches!(self, Refusal::TooManyDeletions { .. } | Refusal::Empty)
+    }
+
     fn advice(&self) -> Option<&'static str> {
         Some(match self {
             Refusal::TooManyDeletions { who: "host", .. } => {
-                "look at `makuo diff`; raise max_delete on the host if that is meant"
+                "raise max_delete on the host if that is meant"
             }
             Refusal::TooManyDeletions { .. } => {
-                "look at `makuo diff`; raise delete.max in the spec if that is meant"
+                "raise delete.max in the spec, or --allow-deletes N once, if that is meant"
             }
             Refusal::Empty => {
                 "is the source right? set delete.allow_empty = true in the spec if that is meant"
@@ -107,12 +120,14 @@ impl Refusal {
 impl From<Refusal> for crate::Error {
     fn from(refusal: Refusal) -> Self {
         let advice = refusal.advice();
+        let is_of_limit = refusal.is_of_limit();
         let error = match refusal {
             Refusal::Unreadable(e) => return e,
             other => crate::Error::refused(other.to_string()),
         };
 
         match advice {
+            Some(hint) if is_of_limit => error.hint(format!("`makuo diff` lists them; {hint}")),
             Some(hint) => error.hint(hint),
             None => error,
         }

@@ -3,20 +3,26 @@
 //! A list may come from a malicious host: count and names are checked while decoding, before memory
 //! is allocated.
 
+use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
 use crate::block::BlockHash;
-use crate::diff::{Action, Change, Delta, Plan, Shape, TopChange};
+use crate::diff::{Action, Change, Delta, Plan, ProtectedPaths, Shape, TopChange};
 use crate::manifest::node::to_vec;
 use crate::manifest::{EntryKind, TreePath};
 use crate::outcome::{DriftKind, DriftLine};
 use crate::proto::sender::drift::MAX_DRIFT;
+use crate::units::printable;
 
 /// Largest number of lines on the wire; the counts remain exact beyond it.
 pub const MAX_LINES: usize = 500_000;
 /// Number of lines for a deploy, which did not request them and repairs the drift anyway.
 pub const FEW_LINES: usize = 1000;
 
+/// Largest number of protected paths.
+const MAX_PROTECTED: usize = 1000;
+/// Largest number of characters of a text.
+const MAX_LIMIT_CHARS: usize = 500;
 /// Largest number of bytes of the `--itemize-changes` columns.
 const MAX_ITEMIZED: usize = 16;
 
@@ -109,12 +115,30 @@ pub struct HostDrift {
     /// Paths that only the release has.
     #[n(3)]
     pub missing: u64,
+    /// Limit for which the host would refuse the release.
+    #[n(4)]
+    pub over_limit: Option<String>,
+    /// First paths of the release that the host protects.
+    #[n(5)]
+    pub protected: Option<Vec<ByteVec>>,
+    /// Number of these paths.
+    #[n(6)]
+    pub protected_count: Option<u64>,
 }
 
-/// Encodes the differences in `plan`, at most `max_lines` of them. Returns the bytes and their
-/// identity, 0 without drift.
-pub fn encode(plan: &Plan, max_lines: usize) -> (Vec<u8>, u64) {
-    let mut report = HostDrift::default();
+/// Encodes the differences in `plan`, at most `max_lines` of them, and the `protected` paths.
+/// Returns the bytes and their identity, 0 without either.
+pub fn encode(plan: &Plan, protected: &ProtectedPaths, max_lines: usize) -> (Vec<u8>, u64) {
+    let mut report = HostDrift {
+        over_limit: plan.over_limit.clone(),
+        ..HostDrift::default()
+    };
+    if protected.count > 0 {
+        let bytes = |path: &TreePath| ByteVec::from(path.as_bytes().to_vec());
+        report.protected = Some(protected.paths.iter().map(bytes).collect());
+        report.protected_count = Some(protected.count);
+    }
+
     let mut bytes = 0;
     if let Some(top) = plan.top.as_ref().filter(|t| t.differs()) {
         report.changed += 1;
@@ -144,7 +168,7 @@ pub fn encode(plan: &Plan, max_lines: usize) -> (Vec<u8>, u64) {
         }
     }
 
-    if report.lines.is_empty() {
+    if report.lines.is_empty() && report.protected.is_none() {
         return (Vec::new(), 0);
     }
 
@@ -167,7 +191,26 @@ fn first_of(plan: &Plan, change: &Change) -> Option<Shape> {
 
 /// Decodes and checks a host's list.
 pub fn decode(bytes: &[u8]) -> Option<HostDrift> {
-    minicbor::decode(bytes).ok()
+    let mut drift: HostDrift = minicbor::decode(bytes).ok()?;
+    let protected = drift.protected.iter().flatten();
+    if protected.count() > MAX_PROTECTED
+        || !drift
+            .protected
+            .iter()
+            .flatten()
+            .all(|path| TreePath::new(path.as_slice()).is_ok())
+    {
+        return None;
+    }
+
+    let text = drift.over_limit.as_mut();
+    text.into_iter().for_each(|text| {
+        *text = printable(text.as_bytes())
+            .chars()
+            .take(MAX_LIMIT_CHARS)
+            .collect()
+    });
+    Some(drift)
 }
 
 const ALL: [DriftKind; 9] = [

@@ -3,7 +3,7 @@
 //! | place | owns |
 //! |---|---|
 //! | [`endpoint`], [`reopen`] | a machine's sockets; links reopened after a network change |
-//! | [`unheard`] | peers whose datagrams do not open |
+//! | [`unheard`], `silence` | peers whose datagrams do not open; why nobody answers |
 //! | [`host`] | the receiver machine of a daemon, with its trees |
 //! | [`deploy`] | the sender machine of a command, with its source and key |
 //! | [`adhoc`] | releases of parts of a running host's own trees |
@@ -26,6 +26,7 @@ pub mod peers;
 mod rate_window;
 pub mod reopen;
 pub mod repository;
+mod silence;
 pub mod survey;
 pub mod unheard;
 mod unproven;

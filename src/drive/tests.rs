@@ -521,7 +521,9 @@ fn a_release_is_given_with_a_signature_that_holds_by_all_that_keep_it() {
     let wait = Duration::from_secs(20);
 
     fleet.start(3);
-    let log = crate::drive::survey::log(link(fleet.port), &tree, wait).expect("asks");
+    let log = crate::drive::survey::log(link(fleet.port), &tree, wait)
+        .expect("asks")
+        .found;
     let serial = log.newest().expect("a release");
     assert_eq!((log.hosts.len(), log.releases.len()), (3, 1));
     let given = crate::drive::survey::release(link(fleet.port), &tree, serial, wait).expect("asks");
@@ -545,7 +547,9 @@ fn a_release_is_given_with_a_signature_that_holds_by_all_that_keep_it() {
             .is_empty()
     );
 
-    let standings = crate::drive::survey::status(link(fleet.port), None, wait).expect("asks");
+    let standings = crate::drive::survey::status(link(fleet.port), None, wait)
+        .expect("asks")
+        .found;
     let behind: Vec<bool> = standings.iter().map(|s| s.behind.is_some()).collect();
     assert_eq!(behind, [false, false, true]);
 }

@@ -3,14 +3,17 @@
 //!
 //! It is this program, started again before the daemon confines itself. It receives the commands
 //! once, before any network input; from then on the daemon can only select a command and its
-//! context, one at a time, or stop it. It ends with the daemon. Does not know the purpose of a
-//! command.
+//! context, one at a time, or stop it, or make it read the same file again: only users whom the
+//! start trusted can write there. It ends with the daemon. Does not know the purpose of a command.
 
-use std::ffi::OsString;
+mod wire;
+
+use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,11 +22,12 @@ use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use self::wire::WireHooks;
 use super::{
-    Command, Failure, FailureCause, Health, HookContext, Hooks, MAX_WORD_BYTES, MAX_WORDS, Phase,
+    Command, Failure, FailureCause, HookContext, Hooks, MAX_WORD_BYTES, MAX_WORDS, Phase,
     RunRecord, run,
 };
-use crate::error::IoResultExt;
+use crate::error::{Error, IoResultExt};
 use crate::helper::{self, Frames};
 use crate::sync::locked;
 
@@ -44,30 +48,56 @@ const STOP: [u8; 4] = [0; 4];
 #[derive(Clone)]
 pub struct HelperProcess(Arc<Mutex<UnixStream>>);
 
-#[derive(Encode, Decode)]
-struct WireCommand {
+/// Where the commands of a tree stand, for a reload.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct HookSource {
     #[n(0)]
-    argv: Vec<ByteVec>,
+    config: ByteVec,
     #[n(1)]
-    timeout: Duration,
+    tree: String,
+}
+
+impl HookSource {
+    /// The tree `tree` in the file `config`, an absolute path.
+    pub fn new(config: &Path, tree: &str) -> Self {
+        Self {
+            config: config.as_os_str().as_bytes().to_vec().into(),
+            tree: tree.to_string(),
+        }
+    }
+
+    /// The file, and the name of the tree.
+    pub fn parts(&self) -> (&Path, &str) {
+        (Path::new(OsStr::from_bytes(&self.config)), &self.tree)
+    }
+}
+
+/// What the process gets first of all.
+#[derive(Encode, Decode)]
+struct Begin {
+    #[n(0)]
+    hooks: WireHooks,
+    #[n(1)]
+    source: HookSource,
 }
 
 #[derive(Encode, Decode)]
-struct WireHooks {
+enum HookRequest {
+    /// Runs the command of a phase; answered by a [`HookReply`].
     #[n(0)]
-    before: Option<WireCommand>,
+    Run(#[n(0)] Phase, #[n(1)] HookContext),
+    /// Reads the commands again; answered by a [`ReloadReply`].
     #[n(1)]
-    after: Option<WireCommand>,
-    #[n(2)]
-    health: Option<(WireCommand, Duration, Duration)>,
+    Reload,
 }
 
+/// The commands now in force, or the reason why they are the old ones.
 #[derive(Encode, Decode)]
-struct HookRequest {
+struct ReloadReply {
     #[n(0)]
-    phase: Phase,
+    hooks: Option<WireHooks>,
     #[n(1)]
-    context: HookContext,
+    error: Option<String>,
 }
 
 #[derive(Encode, Decode)]
@@ -79,16 +109,43 @@ struct HookReply {
 }
 
 impl HelperProcess {
-    /// Starts the process for `hooks`. The program must call [`served`] first of all.
-    pub fn start(hooks: &Hooks) -> crate::Result<Self> {
+    /// Starts the process for `hooks` from `source`. The program must call [`served`] first of all.
+    pub fn start(hooks: &Hooks, source: HookSource) -> crate::Result<Self> {
         let start = || -> io::Result<UnixStream> {
             let stream = helper::start(HOOK_HELPER_NAME)?;
-            HOOK_FRAMES.write(&stream, &WireHooks::from(hooks))?;
+            let hooks = WireHooks::from(hooks);
+            HOOK_FRAMES.write(&stream, &Begin { hooks, source })?;
             Ok(stream)
         };
 
         let stream = start().io_context("cannot start the helper process for hooks")?;
         Ok(Self(Arc::new(Mutex::new(stream))))
+    }
+
+    /// Makes the process read its commands again, with its own rights. Returns the commands now in
+    /// force; an error while a command runs.
+    pub fn reload(&self) -> crate::Result<Hooks> {
+        let what = "the helper process for hooks cannot read them again";
+        let Ok(stream) = self.0.try_lock() else {
+            let busy = Error::refused("a command is running");
+            return Err(busy.hint("send SIGHUP again when it has ended"));
+        };
+        let ask = || -> io::Result<ReloadReply> {
+            HOOK_FRAMES.write(&stream, &HookRequest::Reload)?;
+            let reply = HOOK_FRAMES.read(&stream)?;
+            reply.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+        };
+
+        match ask().io_context(what)? {
+            ReloadReply { error: Some(e), .. } => Err(Error::usage(format!("{what}: {e}"))),
+            ReloadReply { hooks, .. } => {
+                let hooks = hooks.map(WireHooks::parsed).transpose().io_context(what)?;
+                Ok(Hooks {
+                    helper: Some(self.clone()),
+                    ..hooks.unwrap_or_default()
+                })
+            }
+        }
     }
 
     /// Like [`Hooks::run`], in the process.
@@ -100,10 +157,7 @@ impl HelperProcess {
         stop: &AtomicBool,
     ) -> Result<RunRecord, Failure> {
         let stream = locked(&self.0);
-        let request = HookRequest {
-            phase,
-            context: context.clone(),
-        };
+        let request = HookRequest::Run(phase, context.clone());
 
         let reply = ask(&stream, &request, stop).unwrap_or_else(|e| HookReply {
             what: Some(FailureCause::NotStarted(format!(
@@ -164,18 +218,40 @@ fn wait_for_input(stream: &UnixStream) -> io::Result<bool> {
     }
 }
 
-/// Serves as helper process if started as one; returns whether it did.
-pub fn served() -> bool {
-    helper::served(HOOK_HELPER_NAME, serve)
+/// Reads the commands of a source again.
+pub type ReadHooks = fn(&HookSource) -> crate::Result<Hooks>;
+
+/// Serves as helper process if started as one, and reads commands again by `read`; returns whether
+/// it did.
+pub fn served(read: ReadHooks) -> bool {
+    helper::served(HOOK_HELPER_NAME, |stream| serve(stream, read))
 }
 
-fn serve(stream: &UnixStream) -> io::Result<()> {
-    let Some(hooks) = HOOK_FRAMES.read::<WireHooks>(stream)? else {
+fn serve(stream: &UnixStream, read: ReadHooks) -> io::Result<()> {
+    let Some(Begin { hooks, source }) = HOOK_FRAMES.read::<Begin>(stream)? else {
         return Ok(());
     };
 
-    let hooks = hooks.parsed()?;
-    while let Some(HookRequest { phase, context }) = HOOK_FRAMES.read(stream)? {
+    let mut hooks = hooks.parsed()?;
+    while let Some(request) = HOOK_FRAMES.read(stream)? {
+        let HookRequest::Run(phase, context) = request else {
+            let reply = match read(&source) {
+                Ok(now) => {
+                    hooks = now;
+                    ReloadReply {
+                        hooks: Some(WireHooks::from(&hooks)),
+                        error: None,
+                    }
+                }
+                Err(e) => ReloadReply {
+                    hooks: None,
+                    error: Some(e.with_hint()),
+                },
+            };
+            HOOK_FRAMES.write(stream, &reply)?;
+            continue;
+        };
+
         let stop = AtomicBool::new(false);
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -225,65 +301,6 @@ fn watch_for_stop(
     }
 
     Ok(())
-}
-
-impl From<&Command> for WireCommand {
-    fn from(command: &Command) -> Self {
-        let argv = command
-            .argv()
-            .iter()
-            .map(|word| ByteVec::from(word.as_bytes().to_vec()))
-            .collect();
-        Self {
-            argv,
-            timeout: command.timeout(),
-        }
-    }
-}
-
-impl WireCommand {
-    fn parsed(self) -> io::Result<Command> {
-        let argv = self
-            .argv
-            .into_iter()
-            .map(|word| OsString::from_vec(word.into()))
-            .collect();
-        Command::new(argv, self.timeout).map_err(io::Error::other)
-    }
-}
-
-impl From<&Hooks> for WireHooks {
-    fn from(hooks: &Hooks) -> Self {
-        Self {
-            before: hooks.before.as_ref().map(WireCommand::from),
-            after: hooks.after.as_ref().map(WireCommand::from),
-            health: hooks
-                .health
-                .as_ref()
-                .map(|h| (WireCommand::from(&h.command), h.interval, h.deadline)),
-        }
-    }
-}
-
-impl WireHooks {
-    fn parsed(self) -> io::Result<Hooks> {
-        let health = self.health.map(|(command, interval, deadline)| {
-            command.parsed().map(|command| Health {
-                command,
-                interval,
-                deadline,
-            })
-        });
-
-        let before = self.before.map(WireCommand::parsed);
-        let after = self.after.map(WireCommand::parsed);
-        Ok(Hooks {
-            before: before.transpose()?,
-            after: after.transpose()?,
-            health: health.transpose()?,
-            helper: None,
-        })
-    }
 }
 
 #[cfg(test)]

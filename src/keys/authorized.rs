@@ -26,7 +26,7 @@ use super::role::Role;
 use super::{PublicKey, read_key_file, shown};
 use crate::id::TreeName;
 use crate::strict::Readers;
-use crate::units::WallTime;
+use crate::units::{WallTime, printable};
 use crate::{Error, Result};
 
 /// Largest number of lines with keys; a fleet has a handful.
@@ -47,6 +47,7 @@ pub struct AuthorizedKeys {
 #[derive(Debug, Clone)]
 struct KeyLine {
     key: PublicKey,
+    comment: String,
     options: KeyOptions,
 }
 
@@ -107,6 +108,19 @@ impl AuthorizedKeys {
         &self.file
     }
 
+    /// Describes each line, at `now`: the key, and what it may do.
+    pub fn explain(&self, now: WallTime) -> Vec<String> {
+        let line = |entry: &KeyLine| {
+            let comment = match entry.comment.is_empty() {
+                true => String::new(),
+                false => format!(" ({})", printable(entry.comment.as_bytes())),
+            };
+            let key = entry.key.fingerprint();
+            format!("{key}{comment}: {}", entry.options.explain(now))
+        };
+        self.entries.iter().map(line).collect()
+    }
+
     /// Returns whether `key` has `role` on `tree` at `now`.
     pub fn allows(
         &self,
@@ -149,8 +163,12 @@ impl KeyLine {
             ));
         }
 
-        let (key, _comment) = PublicKey::from_openssh(key).map_err(|e| e.to_string())?;
-        Ok(KeyLine { key, options })
+        let (key, comment) = PublicKey::from_openssh(key).map_err(|e| e.to_string())?;
+        Ok(KeyLine {
+            key,
+            comment,
+            options,
+        })
     }
 }
 

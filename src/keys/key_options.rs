@@ -86,6 +86,31 @@ impl KeyOptions {
         }
     }
 
+    /// Describes trees, roles and time: "deploy, audit of the trees www, static*".
+    pub(super) fn explain(&self, now: WallTime) -> String {
+        let roles: Vec<&str> = self.roles.iter().map(|role| role.as_str()).collect();
+        let roles = match roles.is_empty() {
+            true => "every role".to_string(),
+            false => roles.join(", "),
+        };
+        let globs: Vec<String> = self
+            .trees
+            .iter()
+            .map(|glob| printable(glob.glob().glob().as_bytes()))
+            .collect();
+        let trees = match globs.is_empty() {
+            true => "every tree".to_string(),
+            false => globs.join(", "),
+        };
+        let time = match self.expires {
+            Some(at) if at <= now => format!("; expired {}", expiry::show(at)),
+            Some(at) => format!("; until {}", expiry::show(at)),
+            None => String::new(),
+        };
+
+        format!("{roles} on {trees}{time}")
+    }
+
     /// Returns the reason why the options refuse `role` on `tree` at `now`, if they do.
     pub(super) fn objection(
         &self,

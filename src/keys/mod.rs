@@ -37,7 +37,7 @@ pub use known_hosts::{KnownHosts, Learned, MAX_KNOWN_HOSTS_BYTES, MAX_NEW_KEYS};
 pub use public::{Fingerprint, KeyError, PublicKey};
 pub use role::Role;
 pub use signature::{MAX_SIGNATURE_BYTES, Namespace, Signature, SignatureError, verify};
-pub use signer::{FileSigner, Signer, open_signer};
+pub use signer::{FileSigner, Signer, open_signer, public_half};
 
 use std::io::Read;
 use std::path::Path;

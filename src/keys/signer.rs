@@ -97,23 +97,7 @@ fn open_private(
     passphrase: Option<Vec<u8>>,
 ) -> Result<Box<dyn Signer>> {
     let name = shown(path);
-    let key = ssh_key::PrivateKey::from_openssh(text.trim_start()).map_err(|e| {
-        Error::usage(format!("{name} is not a private key in OpenSSH's format"))
-            .because(e)
-            .hint(
-                "`makuo keygen` makes a deploy key; ssh-keygen -p -f FILE rewrites an older format",
-            )
-    })?;
-
-    let blob = key
-        .public_key()
-        .to_bytes()
-        .map_err(|e| Error::usage(format!("{name} cannot be read")).because(e))?;
-    let public = PublicKey::from_blob(&blob).map_err(|e| {
-        Error::usage(format!("{name} cannot sign: {e}"))
-            .hint("make one with `makuo keygen` or ssh-keygen -t ed25519")
-    })?;
-
+    let (key, public) = read_private(&name, text)?;
     if !key.is_encrypted() {
         return FileSigner::from_ssh(&key, public, &name);
     }
@@ -132,6 +116,35 @@ fn open_private(
         Some(agent) => Ok(Box::new(AgentSigner { public, agent })),
         None => FileSigner::from_ssh(&ask(&key, &name)?, public, &name),
     }
+}
+
+/// Public half of the private key in the file `path`; its passphrase is not needed.
+pub fn public_half(path: &Path) -> Result<PublicKey> {
+    let (bytes, _) = read_key_file(path, Readers::All)?;
+    let text = String::from_utf8_lossy(&bytes);
+    read_private(&shown(path), &text).map(|(_, public)| public)
+}
+
+/// Parses a private key, perhaps still encrypted.
+fn read_private(name: &str, text: &str) -> Result<(ssh_key::PrivateKey, PublicKey)> {
+    let key = ssh_key::PrivateKey::from_openssh(text.trim_start()).map_err(|e| {
+        Error::usage(format!("{name} is not a private key in OpenSSH's format"))
+            .because(e)
+            .hint(
+                "`makuo keygen` makes a deploy key; ssh-keygen -p -f FILE rewrites an older format",
+            )
+    })?;
+
+    let blob = key
+        .public_key()
+        .to_bytes()
+        .map_err(|e| Error::usage(format!("{name} cannot be read")).because(e))?;
+    let public = PublicKey::from_blob(&blob).map_err(|e| {
+        Error::usage(format!("{name} cannot sign: {e}"))
+            .hint("make one with `makuo keygen` or ssh-keygen -t ed25519")
+    })?;
+
+    Ok((key, public))
 }
 
 fn ask(key: &ssh_key::PrivateKey, name: &str) -> Result<ssh_key::PrivateKey> {

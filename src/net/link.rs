@@ -66,7 +66,7 @@ impl Link {
         let kept = old.filter(|old| old.stays_at(from));
         let own = match kept {
             Some(old) => keep_own(config, &old.own, from),
-            None => open_own(config, from),
+            None => open_preferred(config, from),
         }
         .map_err(|(action, e)| explain::opening(action, interface, from, e))?;
         let local = own
@@ -201,6 +201,30 @@ impl Link {
             }
         }
     }
+}
+
+/// Opens the own socket at a preferred port, else at one that the kernel chooses.
+fn open_preferred(
+    config: &LinkConfig,
+    from: SocketAddr,
+) -> std::result::Result<LinkSocket, (&'static str, io::Error)> {
+    let ports = config.preferred_ports.clone();
+    let is_free = from.port() == 0 && !config.interface.loopback;
+    let ports: Vec<u16> = ports.filter(|_| is_free).into_iter().flatten().collect();
+
+    // Processes begin at different ports, so that few attempts fail.
+    let first = std::process::id() as usize % ports.len().max(1);
+    let (before, after) = ports.split_at(first.min(ports.len()));
+    for port in after.iter().chain(before) {
+        let mut from = from;
+        from.set_port(*port);
+        match open_own(config, from) {
+            Err((_, e)) if e.kind() == io::ErrorKind::AddrInUse => {}
+            opened => return opened,
+        }
+    }
+
+    open_own(config, from)
 }
 
 /// `ip` with the interface's number if the address needs a scope.

@@ -1,6 +1,7 @@
 //! The configuration of a link, and its defaults.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use super::Interface;
 use super::batch::Offload;
@@ -23,6 +24,9 @@ pub struct LinkConfig {
     pub multicast: bool,
     /// UDP port for datagrams to this process alone; 0 for one that the kernel chooses.
     pub unicast_port: u16,
+    /// Ports to try before the kernel chooses one, so that a firewall can name them. Not used on
+    /// loopback, which needs no firewall and where many groups may run beside each other.
+    pub preferred_ports: Option<RangeInclusive<u16>>,
     /// UDP port of the group.
     pub port: u16,
     /// Routers that a multicast may cross, plus one: 1 stays on the link.
@@ -47,6 +51,7 @@ impl LinkConfig {
             group,
             multicast: true,
             unicast_port: 0,
+            preferred_ports: None,
             port: 5000,
             ttl: 1,
             recv_buffer: DEFAULT_RECV_BUFFER,

@@ -57,7 +57,7 @@ impl DriftKind {
 }
 
 /// Hosts that differ from the release in the same way.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DriftGroup {
     /// Hosts, sorted by name.
     pub hosts: Vec<NamedHost>,
@@ -69,6 +69,21 @@ pub struct DriftGroup {
     pub extra: u64,
     /// Paths that only the release has.
     pub missing: u64,
+    /// Limit for which the hosts would refuse the release.
+    #[serde(default)]
+    pub over_limit: Option<String>,
+    /// Paths of the release that the hosts protect.
+    #[serde(default)]
+    pub protected: ProtectedList,
+}
+
+/// Paths of a release that hosts protect, so that no release puts them there.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProtectedList {
+    /// The first paths, as bytes.
+    pub paths: Vec<Vec<u8>>,
+    /// Number of paths.
+    pub count: u64,
 }
 
 impl DriftGroup {
@@ -86,6 +101,8 @@ impl DriftGroup {
             changed,
             extra,
             missing,
+            over_limit: None,
+            protected: ProtectedList::default(),
         }
     }
 
@@ -99,5 +116,10 @@ impl DriftGroup {
     /// Returns whether no path differs.
     pub fn is_empty(&self) -> bool {
         self.total() == 0
+    }
+
+    /// Returns whether there is nothing to say of the hosts.
+    pub fn is_silent(&self) -> bool {
+        self.is_empty() && self.protected.count == 0
     }
 }

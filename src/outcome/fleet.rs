@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 
+use super::session::ExitStatus;
 use crate::block::BlockHash;
 use crate::id::{HostName, NamedHost, Serial, TreeName};
 use crate::manifest::ReleaseId;
+use crate::proto::receiver::matches_name;
 use crate::units::{ByteSize, WallTime};
 use crate::wire::message::Tombstone;
 use crate::wire::query::{Drifted, RepositoryTrouble, Stale, TreeActivity, Trouble};
@@ -45,6 +47,9 @@ pub struct LogRelease {
     pub content: BlockHash,
     /// True for a release of a part of the tree.
     pub part: bool,
+    /// Globs of the hosts that the release is meant for; `None` for all hosts, or if no host that
+    /// runs it says so.
+    pub targets: Option<Vec<String>>,
     /// Hosts that run the release.
     pub running: Vec<NamedHost>,
     /// Running hosts that show the header with a valid signature.
@@ -73,17 +78,27 @@ impl ReleaseLog {
         runs(release) && self.releases.iter().any(|r| runs(r) && r.id != release.id)
     }
 
-    /// Returns whether a release has the content of the newest running one.
+    /// Returns whether all hosts that run a release have the content of the newest one meant for
+    /// them.
     pub fn is_newest(&self, release: &LogRelease) -> bool {
-        let newest = self.newest();
-        let content = |r: &&LogRelease| {
-            Some(r.serial) == newest && r.tombstone.is_none() && !r.running.is_empty()
-        };
+        release.running.iter().all(|host| {
+            self.newest_for(&host.name)
+                .is_some_and(|newest| newest.content == release.content)
+        })
+    }
 
-        self.releases
-            .iter()
-            .find(content)
-            .is_some_and(|newest| newest.content == release.content)
+    /// Newest release without a tombstone that a host runs and that is meant for `host`.
+    fn newest_for(&self, host: &HostName) -> Option<&LogRelease> {
+        let is_for = |r: &&LogRelease| {
+            r.targets
+                .as_ref()
+                .is_none_or(|globs| globs.iter().any(|glob| matches_name(glob, host.as_str())))
+        };
+        let running = self.releases.iter();
+        running
+            .filter(|r| !r.running.is_empty() && r.tombstone.is_none())
+            .filter(is_for)
+            .max_by_key(|r| r.serial)
     }
 
     /// Hosts that run no release.
@@ -130,6 +145,55 @@ impl Standing {
         self.status
             .as_ref()
             .is_some_and(|status| status.work.is_some())
+    }
+
+    /// Returns whether a release, or a part of one, is missing.
+    pub fn is_behind(&self) -> bool {
+        self.behind.is_some() || self.lacks.is_some() || !self.lacks_parts.is_empty()
+    }
+
+    /// Returns whether the last drift check found paths that differ from the release.
+    pub fn has_drift(&self) -> bool {
+        let drifted = self.status.as_ref().and_then(|status| status.drifted);
+        drifted.and_then(|drifted| drifted.paths).unwrap_or(0) > 0
+    }
+
+    /// Returns whether the last attempt at a release failed, and no commit followed.
+    pub fn has_failed(&self) -> bool {
+        let trouble = |status: &TreeStatus| status.trouble.is_some();
+        self.status.as_ref().is_some_and(trouble)
+    }
+
+    /// Returns whether the host answered and nobody has to look at its tree.
+    pub fn is_well(&self) -> bool {
+        let is_current =
+            |status: &TreeStatus| status.stale.is_none() && status.repository.is_none();
+        let is_torn = self.tombstone.is_some() || !self.split.is_empty();
+
+        self.status.as_ref().is_some_and(is_current)
+            && !self.is_behind()
+            && !self.has_failed()
+            && !self.has_drift()
+            && !is_torn
+    }
+}
+
+/// Exit status of `makuo status`: a difference at any host, unless some hosts did not answer.
+pub fn standings_status(standings: &[Standing]) -> ExitStatus {
+    if standings.iter().any(|standing| standing.status.is_none()) {
+        return ExitStatus::Mixed;
+    }
+    match standings.iter().all(Standing::is_well) {
+        true => ExitStatus::Success,
+        false => ExitStatus::Drift,
+    }
+}
+
+/// Exit status of `makuo log`: a list is complete, or some hosts did not answer.
+pub fn log_status(log: &ReleaseLog) -> ExitStatus {
+    match log.silent.is_empty() {
+        true => ExitStatus::Success,
+        false => ExitStatus::Mixed,
     }
 }
 

@@ -7,13 +7,35 @@ use serde::{Deserialize, Serialize};
 use super::stranger::Stranger;
 use crate::id::{HostName, Serial, TreeName};
 
-/// The hosts of a network.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Survey {
-    /// Hosts that answered.
-    pub members: Vec<MemberInfo>,
+/// The answers of a network's hosts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Survey<T> {
+    /// What the hosts answered.
+    pub found: T,
     /// Peers with another group key or none, by address.
     pub strangers: Vec<Stranger>,
+    /// Set if no host answered at all.
+    pub silence: Option<Silence>,
+}
+
+impl<T> Survey<T> {
+    /// The same survey with another form of the answers.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Survey<U> {
+        Survey {
+            found: change(self.found),
+            strangers: self.strangers,
+            silence: self.silence,
+        }
+    }
+}
+
+/// Why no host may have answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Silence {
+    /// Where nobody answered.
+    pub error: String,
+    /// What to look at.
+    pub hint: String,
 }
 
 /// A live host, by its own beacon.

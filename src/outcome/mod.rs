@@ -18,10 +18,10 @@ mod session;
 mod state;
 mod stranger;
 
-pub use drift::{DriftGroup, DriftKind, DriftLine};
+pub use drift::{DriftGroup, DriftKind, DriftLine, ProtectedList};
 pub use event::{Event, HostChange, MadeRelease, Observer, PathDifference, ScanSummary, Silent};
-pub use fleet::{LogRelease, ReleaseLog, Standing, TreeStatus};
-pub use member::{MemberInfo, MemberTree, Survey};
+pub use fleet::{LogRelease, ReleaseLog, Standing, TreeStatus, log_status, standings_status};
+pub use member::{MemberInfo, MemberTree, Silence, Survey};
 pub use names::{named_hosts, shared_names};
 pub use progress::{PendingHost, ProgressReport, SessionPhase};
 pub use session::{ExitStatus, HostResult, Outcome, Purpose, RepositoryResult, exit_status};

@@ -26,9 +26,9 @@ pub enum Purpose {
 /// Exit status of the command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExitStatus {
-    /// Every target has the release, or nothing drifts.
+    /// Every target has the release, nothing drifts, or all is well.
     Success,
-    /// An audit found drift.
+    /// An audit found drift, or a status a host that somebody has to look at.
     Drift,
     /// Refused or aborted: no host changed.
     Refused,
@@ -224,7 +224,7 @@ impl Outcome {
     pub fn settle(mut self) -> Self {
         self.hosts
             .sort_by(|a, b| (&a.host, a.address).cmp(&(&b.host, b.address)));
-        self.drift.retain(|g| !g.is_empty());
+        self.drift.retain(|g| !g.is_silent());
         self.drift.sort_by(|a, b| a.hosts.cmp(&b.hosts));
         self.files_written = self
             .hosts
@@ -238,11 +238,15 @@ impl Outcome {
             .map(|h| h.files_deleted)
             .fold(0, u64::saturating_add);
 
-        self.exit = exit_status(
-            self.purpose,
-            self.hosts.iter().map(|h| h.state),
-            !self.drift.is_empty(),
-        );
+        let drifts = self.drift.iter().any(|group| !group.is_empty());
+        self.exit = exit_status(self.purpose, self.hosts.iter().map(|h| h.state), drifts);
+
+        // A preview says what the deploy would come to.
+        let is_over = self.drift.iter().any(|group| group.over_limit.is_some());
+        if self.purpose == Purpose::DryRun && is_over && self.exit == ExitStatus::Success {
+            self.exit = ExitStatus::Refused;
+            self.error = Some("a limit on deletions would refuse this release".to_string());
+        }
 
         self
     }

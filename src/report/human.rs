@@ -6,21 +6,24 @@
 use std::collections::HashSet;
 use std::io::{IsTerminal, Write};
 
-use super::live::{LiveDisplay, suspend_display};
-use super::paint::{Painter, Tint};
+use super::display::{LiveDisplay, suspend_display};
+use super::paint::{self, Painter, Tint};
 use super::summary::{
     audit_summary, deploy_summary, drift_line, host_row, host_rows, tint_of, trouble_text,
     without_drift,
 };
-use super::table::{Align, Cell, TextTable};
+use super::table::{Align, TextTable};
 use super::terminal::TextStream;
 use super::{Settings, Verbosity, fleet, put_line, words, write_failure, write_trouble};
 use crate::Error;
 use crate::id::NamedHost;
 use crate::outcome::{
-    Event, ExitStatus, HostChange, HostState, Observer, Outcome, Purpose, ReleaseLog, Standing,
-    Stranger, Survey, shared_names,
+    Event, ExitStatus, HostChange, HostState, MemberInfo, Observer, Outcome, Purpose, ReleaseLog,
+    Standing, Stranger, Survey, shared_names,
 };
+
+/// Moves the cursor to the corner of a terminal and clears the rest.
+const CLEAR_SCREEN: &[u8] = b"\x1b[H\x1b[J";
 
 /// Writes text for people.
 pub struct HumanReport {
@@ -29,7 +32,9 @@ pub struct HumanReport {
     out_paint: Painter,
     message_paint: Painter,
     verbosity: Verbosity,
-    live: LiveDisplay,
+    display: LiveDisplay,
+    /// Whether standard output is a terminal that can be cleared.
+    is_screen: bool,
     /// Troubles of hosts reported so far.
     reasons: HashSet<(HostState, Option<String>)>,
 }
@@ -45,7 +50,8 @@ impl HumanReport {
             out_paint: Painter::stdout(settings.color),
             message_paint: Painter::stderr(settings.color),
             verbosity: settings.verbosity,
-            live: LiveDisplay::stderr(std::io::stderr().is_terminal() && is_live),
+            display: LiveDisplay::stderr(std::io::stderr().is_terminal() && is_live),
+            is_screen: paint::is_screen(),
             reasons: HashSet::new(),
         }
     }
@@ -63,7 +69,8 @@ impl HumanReport {
             out_paint: painter,
             message_paint: painter,
             verbosity,
-            live: LiveDisplay::lines(),
+            display: LiveDisplay::lines(),
+            is_screen: false,
             reasons: HashSet::new(),
         }
     }
@@ -76,14 +83,14 @@ impl HumanReport {
     /// Shows the current step.
     pub fn start(&mut self, what: &str) {
         let what = words::safe(what);
-        if !self.live.step(&what) && self.verbosity >= Verbosity::Verbose {
+        if !self.display.step(&what) && self.verbosity >= Verbosity::Verbose {
             self.print(&what);
         }
     }
 
     /// Shows the end of a deploy, dry run or diff.
     pub fn outcome(&mut self, outcome: &Outcome) {
-        self.live.clear();
+        self.display.clear();
         match outcome.purpose {
             Purpose::Deploy => {
                 if self.verbosity >= Verbosity::Verbose && !outcome.drift.is_empty() {
@@ -105,7 +112,7 @@ impl HumanReport {
 
     /// Shows the end of a deploy that ended as the one before.
     pub fn same_outcome(&mut self) {
-        self.live.clear();
+        self.display.clear();
         if self.verbosity >= Verbosity::Verbose {
             self.print("the same hosts for the same reasons");
         }
@@ -113,76 +120,85 @@ impl HumanReport {
 
     /// Shows the end of a deploy with nothing to send.
     pub fn unchanged(&mut self) {
-        self.live.clear();
+        self.display.clear();
         if self.verbosity >= Verbosity::Verbose {
             self.print("nothing has changed: nothing is sent");
         }
     }
 
     /// Lists the hosts that are alive.
-    pub fn members(&mut self, around: &Survey) {
-        self.live.clear();
-        let mut table = TextTable::new(&[]);
-        for member in &around.members {
-            let trees: Vec<String> = member
-                .trees
-                .iter()
-                .map(|t| words::release(&t.tree, t.serial))
-                .collect();
-            table.row(vec![
-                Cell::new(member.host.as_str(), Tint::Strong),
-                member.address.to_string().into(),
-                words::safe(&member.version).into(),
-                trees.join(" ").into(),
-            ]);
-        }
+    pub fn members(&mut self, around: &Survey<Vec<MemberInfo>>) {
+        self.display.clear();
+        self.rows(&fleet::members(&around.found));
+        self.note(&words::count(around.found.len() as u64, "host"));
+        let hosts = around.found.iter().map(|m| (&m.host, m.address.ip()));
+        shared_names(hosts).iter().for_each(|text| self.note(text));
+        self.strangers(&around.strangers);
+    }
 
-        table
-            .lines(self.out_paint)
-            .iter()
-            .for_each(|line| self.data(line));
-
-        if self.verbosity > Verbosity::Quiet {
-            self.print(&words::count(around.members.len() as u64, "host"));
-            let hosts = around.members.iter().map(|m| (&m.host, m.address.ip()));
-            shared_names(hosts).iter().for_each(|text| self.print(text));
-            for Stranger { address, kind } in &around.strangers {
-                self.print(&format!(
-                    "{address} {}: it is not heard",
-                    Stranger::describe(*kind)
-                ));
-            }
+    /// Names the peers that are not heard.
+    pub fn strangers(&mut self, strangers: &[Stranger]) {
+        self.display.clear();
+        for Stranger { address, kind } in strangers {
+            let what = Stranger::describe(*kind);
+            self.note(&format!("{address} {what}: it is not heard"));
         }
+    }
+
+    /// Writes the rows of a table.
+    pub(super) fn rows(&mut self, table: &TextTable) {
+        let lines = table.lines(self.out_paint);
+        lines.iter().for_each(|line| self.data(line));
     }
 
     /// Lists the releases known in the fleet.
-    pub fn log(&mut self, log: &ReleaseLog) {
-        self.live.clear();
-        fleet::releases(log)
-            .lines(self.out_paint)
-            .iter()
-            .for_each(|line| self.data(line));
-        fleet::log_notes(log)
-            .iter()
-            .for_each(|line| self.note(line));
+    pub fn log(&mut self, log: &Survey<ReleaseLog>) {
+        self.display.clear();
+        self.rows(&fleet::releases(&log.found));
+        let notes = fleet::log_notes(&log.found);
+        notes.iter().for_each(|line| self.note(line));
+        self.strangers(&log.strangers);
     }
 
     /// Shows the standing of each host.
-    pub fn status(&mut self, standings: &[Standing]) {
-        self.live.clear();
-        fleet::standings(standings)
-            .lines(self.out_paint)
-            .iter()
-            .for_each(|line| self.data(line));
-        self.note(&fleet::summary(standings));
-        let hosts = standings.iter().map(|s| (&s.host, s.address.ip()));
-
+    pub fn status(&mut self, standings: &Survey<Vec<Standing>>) {
+        self.display.clear();
+        self.rows(&fleet::standings(&standings.found));
+        self.note(&fleet::summary(&standings.found));
+        let hosts = standings.found.iter().map(|s| (&s.host, s.address.ip()));
         shared_names(hosts).iter().for_each(|text| self.note(text));
+        self.strangers(&standings.strangers);
+    }
+
+    /// Returns whether looks that follow each other are redrawn in place.
+    pub(super) fn redraws(&self) -> bool {
+        self.is_screen
+    }
+
+    /// Shows a look in place of the one before.
+    pub(super) fn redraw(&mut self, show: impl FnOnce(&mut Self)) {
+        self.display.clear();
+        let _ = self
+            .out
+            .write_all(CLEAR_SCREEN)
+            .and_then(|()| self.out.flush());
+        show(self);
+    }
+
+    /// Writes a row of each change, with the time.
+    pub(super) fn changed_rows(&mut self, table: &TextTable) {
+        let lines = table.lines(self.out_paint);
+        lines.iter().for_each(|line| self.changed_line(line));
+    }
+
+    /// Writes a change, with the time.
+    pub(super) fn changed_line(&mut self, line: &str) {
+        self.data(&format!("{}  {line}", words::time_of_day()));
     }
 
     /// Writes one or more lines of data; nothing for an empty `text`.
     pub fn data(&mut self, text: &str) {
-        self.live.clear();
+        self.display.clear();
         if !text.is_empty() {
             put_line(&mut *self.out, text);
         }
@@ -190,7 +206,7 @@ impl HumanReport {
 
     /// Reports a failure that ended the command early.
     pub fn failure(&mut self, error: &Error) {
-        self.live.clear();
+        self.display.clear();
         write_failure(&mut *self.messages, self.message_paint, error);
     }
 
@@ -254,7 +270,7 @@ impl HumanReport {
     }
 
     fn drift(&mut self, outcome: &Outcome) {
-        for group in &outcome.drift {
+        for group in outcome.drift.iter().filter(|group| !group.is_empty()) {
             let hosts = self
                 .out_paint
                 .paint(Tint::Strong, &words::hosts(&group.hosts));
@@ -267,6 +283,17 @@ impl HumanReport {
             if cut > 0 {
                 self.data(&format!("  ... and {}", words::count(cut, "more path")));
             }
+            if let Some(limit) = &group.over_limit {
+                let refused = self.out_paint.paint(Tint::Bad, "would be refused:");
+                self.data(&format!("  {refused} {}", words::safe(limit)));
+            }
+        }
+        for group in outcome
+            .drift
+            .iter()
+            .filter(|group| group.protected.count > 0)
+        {
+            self.data(&words::protected(group));
         }
 
         let clean = without_drift(outcome);
@@ -334,7 +361,7 @@ impl Observer for HumanReport {
                 self.print(&format!("{}:{}", words::hosts(&change.hosts), &line[1..]));
             }
             Event::Progress(progress) => {
-                if let Some(line) = self.live.progress(progress) {
+                if let Some(line) = self.display.progress(progress) {
                     self.print(&line);
                 }
             }

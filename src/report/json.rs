@@ -12,7 +12,8 @@ use super::line::{Line, ResultLine};
 use super::{fleet, put_line};
 use crate::Error;
 use crate::outcome::{
-    Event, Observer, Outcome, PathDifference, ReleaseLog, Standing, Stranger, Survey,
+    Event, ExitStatus, MemberInfo, Observer, Outcome, PathDifference, ReleaseLog, Standing,
+    Stranger, Survey, log_status, standings_status,
 };
 
 /// Writes JSON lines.
@@ -46,6 +47,9 @@ impl Json {
             }
         }
 
+        for group in &outcome.drift {
+            Line::limits(group).iter().for_each(|line| self.put(line));
+        }
         outcome
             .hosts
             .iter()
@@ -54,45 +58,71 @@ impl Json {
     }
 
     /// Writes the members, the peers that are ignored, and the result.
-    pub fn members(&mut self, around: &Survey) {
-        around
-            .members
-            .iter()
-            .for_each(|member| self.put(&Line::member(member)));
+    pub fn members(&mut self, around: &Survey<Vec<MemberInfo>>) {
+        around.found.iter().for_each(|member| self.member(member));
+        self.strangers(&around.strangers);
+        self.members_result(around);
+    }
 
-        for Stranger { address, kind } in &around.strangers {
-            let address = address.to_string();
-            let why = Stranger::describe(*kind);
-            self.put(&Line::Stranger { address, why });
-        }
+    /// Writes a member.
+    pub(super) fn member(&mut self, member: &MemberInfo) {
+        self.put(&Line::member(member));
+    }
 
+    /// Writes the result of a list of members.
+    pub(super) fn members_result(&mut self, around: &Survey<Vec<MemberInfo>>) {
         self.plain(&Count {
-            members: around.members.len(),
+            members: around.found.len(),
             strangers: around.strangers.len(),
         });
     }
 
+    /// Writes the peers that are ignored.
+    pub fn strangers(&mut self, strangers: &[Stranger]) {
+        for Stranger { address, kind } in strangers {
+            let address = address.to_string();
+            let why = Stranger::describe(*kind);
+            self.put(&Line::Stranger { address, why });
+        }
+    }
+
     /// Writes the releases known in the fleet, and the result.
-    pub fn log(&mut self, log: &ReleaseLog) {
-        log.releases
-            .iter()
-            .for_each(|release| self.put(&fleet::ReleaseLine::new(log, release)));
-        self.plain(&fleet::LogResult::new(log));
+    pub fn log(&mut self, log: &Survey<ReleaseLog>) {
+        let Survey { found, .. } = log;
+        let releases = found.releases.iter();
+        releases.for_each(|release| self.put(&fleet::ReleaseLine::new(found, release)));
+        self.strangers(&log.strangers);
+        self.result(log_status(found), &fleet::LogResult::new(log));
     }
 
     /// Writes the standing of each host, and the result.
-    pub fn status(&mut self, standings: &[Standing]) {
-        standings
-            .iter()
-            .for_each(|standing| self.put(&fleet::StandingLine::new(standing)));
-        self.plain(&fleet::StatusResult::new(standings));
+    pub fn status(&mut self, standings: &Survey<Vec<Standing>>) {
+        let hosts = standings.found.iter();
+        hosts.for_each(|standing| self.put(&fleet::StandingLine::new(standing)));
+        self.strangers(&standings.strangers);
+        self.status_result(standings);
     }
 
-    /// Writes a result with extra fields.
+    /// Writes the result of a status.
+    pub(super) fn status_result(&mut self, standings: &Survey<Vec<Standing>>) {
+        let exit = standings_status(&standings.found);
+        self.result(exit, &fleet::StatusResult::new(standings));
+    }
+
+    /// Writes the result of a success with extra fields.
     pub fn plain(&mut self, fields: &impl Serialize) {
+        self.result(ExitStatus::Success, fields);
+    }
+
+    fn result(&mut self, exit: ExitStatus, fields: &impl Serialize) {
+        self.checked(fields, exit.code());
+    }
+
+    /// Writes a result with extra fields and the exit code.
+    pub fn checked(&mut self, fields: &impl Serialize, exit: u8) {
         self.put(&PlainResult {
             event: "result",
-            exit: 0,
+            exit,
             fields,
         });
     }
@@ -102,7 +132,7 @@ impl Json {
         self.put(&Line::Result(ResultLine::of_failure(error)));
     }
 
-    fn put(&mut self, line: &impl Serialize) {
+    pub(super) fn put(&mut self, line: &impl Serialize) {
         // Only maps with keys other than strings can fail here, and there are none.
         if let Ok(text) = serde_json::to_string(line) {
             put_line(&mut *self.out, &text);

@@ -11,6 +11,8 @@
 //!   bytes_received, seconds
 //! - `change`: hosts, path, kind (rsync's eleven columns), what (a word); path_base64 unless the
 //!   path is UTF-8
+//! - `limit`: hosts, refused (the limit for which they would refuse the release of a comparison)
+//! - `protected`: hosts, paths (the first ones of the release that they protect), count
 //! - `progress`: sent, total, rate (of the pacing), ready, targets (0 for a publication), phase,
 //!   batch [number, of], measured (rate), left, elapsed, repaired, waiting (number of hosts),
 //!   pending [{host, state, percent, since, why}]: some of the hosts that the phase waits for
@@ -37,8 +39,8 @@ use serde::Serialize;
 use crate::Error;
 use crate::id::NamedHost;
 use crate::outcome::{
-    DriftLine, HostChange, HostResult, HostState, MadeRelease, MemberInfo, Outcome, PendingHost,
-    ProgressReport, Purpose, ScanSummary,
+    DriftGroup, DriftLine, HostChange, HostResult, HostState, MadeRelease, MemberInfo, Outcome,
+    PendingHost, ProgressReport, Purpose, ScanSummary,
 };
 use crate::units::printable;
 
@@ -86,6 +88,15 @@ pub(super) enum Line<'a> {
         path_base64: Option<String>,
         kind: &'a str,
         what: &'static str,
+    },
+    Limit {
+        hosts: Vec<&'a str>,
+        refused: &'a str,
+    },
+    Protected {
+        hosts: Vec<&'a str>,
+        paths: Vec<String>,
+        count: u64,
     },
     Progress(ProgressLine<'a>),
     Note {
@@ -310,6 +321,23 @@ impl<'a> Line<'a> {
             kind: &line.itemized,
             what: line.what.word(),
         }
+    }
+
+    /// What an audit found of a group besides its differences.
+    pub(super) fn limits(group: &'a DriftGroup) -> Vec<Self> {
+        let hosts = || group.hosts.iter().map(|host| host.name.as_str()).collect();
+        let limit = group.over_limit.as_deref();
+        let limit = limit.map(|refused| Line::Limit {
+            hosts: hosts(),
+            refused,
+        });
+
+        let protected = (group.protected.count > 0).then(|| Line::Protected {
+            hosts: hosts(),
+            paths: group.protected.paths.iter().map(|p| printable(p)).collect(),
+            count: group.protected.count,
+        });
+        limit.into_iter().chain(protected).collect()
     }
 
     pub(super) fn progress(progress: &'a ProgressReport) -> Self {

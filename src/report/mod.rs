@@ -5,6 +5,7 @@
 //! `drive::outcome` unchanged. A closed pipe (`makuo deploy | head`) silences the output and
 //! nothing else: the deploy continues.
 
+mod display;
 mod fleet;
 pub mod human;
 pub mod json;
@@ -22,11 +23,14 @@ use std::io::Write;
 use serde::Serialize;
 
 use crate::Error;
-use crate::outcome::{Event, Observer, Outcome, ReleaseLog, Standing, Survey};
+use crate::outcome::{
+    Event, MemberInfo, Observer, Outcome, ReleaseLog, Standing, Stranger, Survey,
+};
 
+pub use display::{end_display, suspend_display};
 pub use human::HumanReport;
 pub use json::Json;
-pub use live::{end_display, suspend_display};
+pub use live::Looked;
 pub use paint::{ColorChoice, Painter};
 
 /// How much of the messages is shown.
@@ -112,7 +116,7 @@ impl Report {
     }
 
     /// Lists the hosts that are alive: all of the output of `makuo members`.
-    pub fn members(&mut self, around: &Survey) {
+    pub fn members(&mut self, around: &Survey<Vec<MemberInfo>>) {
         match self {
             Report::HumanReport(human) => human.members(around),
             Report::Json(json) => json.members(around),
@@ -120,7 +124,7 @@ impl Report {
     }
 
     /// Lists the releases known in the fleet: all of the output of `makuo log`.
-    pub fn log(&mut self, log: &ReleaseLog) {
+    pub fn log(&mut self, log: &Survey<ReleaseLog>) {
         match self {
             Report::HumanReport(human) => human.log(log),
             Report::Json(json) => json.log(log),
@@ -128,10 +132,18 @@ impl Report {
     }
 
     /// Shows the standing of each host: all of the output of `makuo status`.
-    pub fn status(&mut self, standings: &[Standing]) {
+    pub fn status(&mut self, standings: &Survey<Vec<Standing>>) {
         match self {
             Report::HumanReport(human) => human.status(standings),
             Report::Json(json) => json.status(standings),
+        }
+    }
+
+    /// Names the peers that are not heard, where no host answered.
+    pub fn strangers(&mut self, strangers: &[Stranger]) {
+        match self {
+            Report::HumanReport(human) => human.strangers(strangers),
+            Report::Json(json) => json.strangers(strangers),
         }
     }
 
@@ -141,6 +153,21 @@ impl Report {
         match self {
             Report::HumanReport(human) => human.data(text),
             Report::Json(json) => json.plain(fields),
+        }
+    }
+
+    /// Reports the result of a check: like [`Report::plain`], with the exit code.
+    pub fn checked(&mut self, text: &str, fields: &impl Serialize, exit: u8) {
+        match self {
+            Report::HumanReport(human) => human.data(text),
+            Report::Json(json) => json.checked(fields, exit),
+        }
+    }
+
+    /// Reports an error that a check found; in JSON it is in the result.
+    pub fn found(&mut self, error: &Error) {
+        if let Report::HumanReport(human) = self {
+            human.failure(error);
         }
     }
 

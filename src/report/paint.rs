@@ -49,6 +49,12 @@ impl Tint {
     }
 }
 
+/// Returns whether standard output is a terminal that can be cleared.
+pub(super) fn is_screen() -> bool {
+    let is_dumb = env("TERM").as_deref() == Some("dumb");
+    std::io::stdout().is_terminal() && !is_dumb
+}
+
 /// Paints text, or leaves it unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Painter {

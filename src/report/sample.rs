@@ -204,7 +204,7 @@ pub fn members() -> Vec<MemberInfo> {
     ]
 }
 
-pub fn around() -> Survey {
+pub fn around() -> Survey<Vec<MemberInfo>> {
     let stranger = |address: &str, kind| Stranger {
         address: address.parse().expect("legal"),
         kind,
@@ -215,8 +215,9 @@ pub fn around() -> Survey {
         stranger("fd00::9", OpenError::Wrong),
     ];
     Survey {
-        members: members(),
+        found: members(),
         strangers,
+        silence: None,
     }
 }
 

@@ -126,7 +126,8 @@ pub(super) fn deploy_summary(o: &Outcome) -> String {
 }
 
 pub(super) fn audit_summary(o: &Outcome) -> String {
-    let differ: u64 = o.drift.iter().map(|g| g.hosts.len() as u64).sum();
+    let differ = o.drift.iter().filter(|g| !g.is_empty());
+    let differ: u64 = differ.map(|g| g.hosts.len() as u64).sum();
     let hosts = words::count(o.hosts.len() as u64, "host");
     let size = ByteSize(o.bytes_release.0);
     match o.purpose {
@@ -142,7 +143,10 @@ pub(super) fn audit_summary(o: &Outcome) -> String {
 
 /// Returns the hosts that answered an audit and are in no group.
 pub(super) fn without_drift(o: &Outcome) -> Vec<NamedHost> {
-    let drifts = |host: &NamedHost| o.drift.iter().any(|g| g.hosts.contains(host));
+    let drifts = |host: &NamedHost| {
+        let mut groups = o.drift.iter().filter(|g| !g.is_empty());
+        groups.any(|g| g.hosts.contains(host))
+    };
     o.hosts
         .iter()
         .filter(|h| !h.state.is_trouble())

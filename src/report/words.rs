@@ -1,9 +1,10 @@
 //! Text helpers: counts, durations, lists of names, sanitized text.
 //!
-//! Pure; knows neither stream nor colour.
+//! Knows neither stream nor colour.
 
 use std::time::Duration;
 
+use crate::drive::clock;
 use crate::id::{NamedHost, Serial, TreeName};
 use crate::outcome::DriftGroup;
 use crate::units::printable;
@@ -94,6 +95,13 @@ impl<'a> Numbered<'a> {
     }
 }
 
+/// The time of day now: "13:04:59 UTC".
+pub fn time_of_day() -> String {
+    let seconds = clock::wall_seconds().0.rem_euclid(24 * 3600);
+    let (hour, minute) = (seconds / 3600, seconds / 60 % 60);
+    format!("{hour:02}:{minute:02}:{:02} UTC", seconds % 60)
+}
+
 /// Formats "www@17", or "www" without a release.
 pub fn release(tree: &TreeName, serial: Option<Serial>) -> String {
     serial.map_or_else(|| tree.to_string(), |serial| format!("{tree}@{serial}"))
@@ -105,6 +113,22 @@ pub fn rollback(tree: &TreeName, serial: Option<Serial>, to: Option<Serial>) -> 
     to.map_or_else(
         || release.clone(),
         |to| format!("{release} (rollback to {tree}@{to})"),
+    )
+}
+
+/// Formats "web1, web2: protected, so not put there: uploads/x and 3 more".
+pub fn protected(group: &DriftGroup) -> String {
+    const MAX_SHOWN: usize = 8;
+    let paths = group.protected.paths.iter().take(MAX_SHOWN);
+    let paths: Vec<String> = paths.map(|path| printable(path)).collect();
+    let more = match group.protected.count.saturating_sub(paths.len() as u64) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!(
+        "{}: protected there, so left as it is: {}{more}",
+        hosts(&group.hosts),
+        paths.join(", ")
     )
 }
 

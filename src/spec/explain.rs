@@ -157,6 +157,9 @@ impl Spec {
         match &self.targets.expect {
             None => format!("{hosts}; any number of answers"),
             Some(Expect::Count(n)) => format!("{hosts}; at least {n} must answer"),
+            Some(Expect::Known) => {
+                format!("{hosts}; those of earlier deploys from here must answer")
+            }
             Some(Expect::Names(names)) => {
                 let names: Vec<&str> = names.iter().map(HostName::as_str).collect();
                 format!("{hosts}; these must answer: {}", names.join(", "))

@@ -139,6 +139,21 @@ pub enum Expect {
     Count(u32),
     /// These hosts.
     Names(Vec<HostName>),
+    /// The targets that took part in earlier deploys from this machine.
+    Known,
+}
+
+impl std::str::FromStr for Expect {
+    type Err = String;
+
+    /// Parses a value of `--expect`.
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match (text, text.parse()) {
+            ("known", _) => Ok(Self::Known),
+            (_, Ok(count)) if count > 0 => Ok(Self::Count(count)),
+            _ => Err("write a number of hosts, or known".to_string()),
+        }
+    }
 }
 
 /// `[commit]`

@@ -259,7 +259,7 @@ fn wrong_values_say_what_to_write() {
         manifests/www.toml:3: mode.files: write "preserve", or the bits in octal and in quotes: "0644"
         manifests/www.toml:3: mode.dirs: write "preserve", or the bits in octal and in quotes: "0755"
         manifests/www.toml:3: targets.hosts: an empty list names no host; leave the key out for every host that has the tree
-        manifests/www.toml:3: targets.expect: 0 is not a number of hosts (3) or a list of their names (["web1", "web2"])
+        manifests/www.toml:3: targets.expect: 0 is not a number of hosts (3), a list of their names (["web1", "web2"]) or "known"
         manifests/www.toml:3: targets.expect: host name "web 2" is not legal: 1 to 64 characters of A-Z a-z 0-9 . _ -, not starting with . or -
         manifests/www.toml:3: commit.require: "0" is not a quorum: "all", a percentage such as "80%", or a number of hosts
         manifests/www.toml:3: transfer.rate: "fast" is not a rate such as 500Mbit, 1Gbit or 60MB

@@ -104,10 +104,18 @@ fn read_glob(field: &Field) -> Result<String> {
 }
 
 pub(super) fn read_expect(field: Field) -> Result<Expect> {
-    const WHAT: &str = "a number of hosts (3) or a list of their names ([\"web1\", \"web2\"])";
+    const WHAT: &str =
+        "a number of hosts (3), a list of their names ([\"web1\", \"web2\"]) or \"known\"";
     if field.is_number() {
         let n = field.number(1..=MAX_EXPECTED_HOSTS, WHAT)?;
         return Ok(Expect::Count(u32::try_from(n).unwrap_or(u32::MAX)));
+    }
+
+    if field.is_text() {
+        return match field.text()? {
+            "known" => Ok(Expect::Known),
+            other => Err(field.wrong(format!("{:?} is not {WHAT}", printable(other.as_bytes())))),
+        };
     }
 
     let nobody = field.wrong("an empty list expects nobody; leave the key out");

@@ -51,4 +51,4 @@ pub use state::health::Unhealthy;
 pub use state::node_store::NodeStore;
 pub use state::reader::{BESIDE, CommitMark, FORWARD, Mark, StateReader, StoredRelease};
 pub use state::tombstones::Following;
-pub use state::worktree::{TreeOptions, Worktree, open_dir};
+pub use state::worktree::{TreeOptions, Worktree, check_dir, open_dir};

@@ -218,7 +218,7 @@ impl<'a> WatchLoop<'a> {
         else {
             return false;
         };
-        self.hosts.is_back(&around.members)
+        self.hosts.is_back(&around.found)
     }
 
     fn deploy(&mut self, task: DeployTask) -> Result<()> {

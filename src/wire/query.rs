@@ -107,8 +107,8 @@ pub struct TreeReport {
     /// Signed part of the current release, if the query names the tree.
     #[n(15)]
     pub shown: Option<ReleaseBytes>,
-    /// Globs on the names of the hosts that the release is for, if it governs a part; `None` means
-    /// all hosts.
+    /// Globs on the names of the hosts that the release is for; `None` means all hosts. An older
+    /// makuo says it only of parts.
     #[n(16)]
     pub targets: Option<Vec<String>>,
     /// Releases of parts for all hosts since the full release, as far as records are kept, the

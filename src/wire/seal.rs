@@ -15,12 +15,14 @@ pub use group::{SEAL_OVERHEAD, Sealed};
 
 use std::fmt::Debug;
 
+use serde::{Deserialize, Serialize};
+
 use super::VERSION;
 use super::datagram::{DATAGRAM_MAGIC, FRONT, KIND, SEALED};
 use crate::keys::GroupKey;
 
 /// Reason why a datagram was not opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum OpenError {
     /// Not from makuo, or truncated.
     Foreign,

@@ -88,6 +88,19 @@ fn help_names_every_command_that_exists_and_no_other() {
 }
 
 #[test]
+fn help_of_a_command_is_what_its_flag_shows() {
+    for command in [&["deploy"][..], &["repo", "gc"], &["status"]] {
+        let asked = out(&here(&[&["help"], command].concat()));
+        let flag = out(&here(&[command, &["--help"]].concat()));
+        assert!(
+            asked == flag && asked.contains("Usage: "),
+            "{asked}\n{flag}"
+        );
+    }
+    assert_eq!(code(&here(&["help", "nothing"])), 2);
+}
+
+#[test]
 fn help_and_version_are_no_failure_and_no_command_is() {
     assert_eq!(code(&here(&["--help"])), 0);
     assert_eq!(
@@ -164,30 +177,187 @@ fn check_names_the_key_and_the_line() {
     );
 }
 
+/// A directory with a sound configuration for the loopback interface, its keys and its tree, and
+/// `lines` in the tree's table.
+fn configured(lines: &str) -> tempfile::TempDir {
+    let dir = temp();
+    let tree = dir.path().join("tree");
+    std::fs::create_dir(&tree).expect("new");
+    let network = "[network]\nplain = true\ninterface = \"lo\"\n";
+    let text = format!("{network}[[tree]]\nname = \"www\"\npath = {tree:?}\n{lines}\n");
+    std::fs::write(dir.path().join("makuo.toml"), text).expect("written");
+    let key = out(&makuo(dir.path(), &["keygen", "--deploy", "-o", "key"]));
+    std::fs::write(dir.path().join("authorized_keys"), key).expect("written");
+    dir
+}
+
 #[test]
 fn check_warns_of_a_hook_that_is_not_there() {
-    let dir = temp();
-    let tree = "[[tree]]\nname = \"www\"\npath = \"/var/www\"\n";
-    let hooks = "before = [\"/nowhere/drain\"]\nafter = [\"/bin/sh\", \"-c\", \"true\"]\nhealth = [\"nothing\"]\n";
-    std::fs::write(
-        dir.path().join("makuo.toml"),
-        format!("{tree}{hooks}[network]\nplain = true\n"),
-    )
-    .expect("written");
-
+    let hooks = "before = [\"/nowhere/drain\"]\nafter = [\"/bin/sh\", \"-c\", \"true\"]\nhealth = [\"nothing-such\"]\n";
+    let dir = configured(hooks);
     let output = makuo(dir.path(), &["check", "makuo.toml"]);
-    assert_eq!(code(&output), 0);
+    assert_eq!(code(&output), 0, "{}", err(&output));
     assert_eq!(
         err(&output),
-        "warning: tree www: before: /nowhere/drain is no executable file on this machine\n"
+        "warning: tree www: before: /nowhere/drain is no executable file on this machine\n\
+         warning: tree www: health: nothing-such is no program in the PATH here\n"
     );
     let result = last_line(&makuo(dir.path(), &["check", "--json", "makuo.toml"]));
+    assert_eq!(result["warnings"].as_array().map(Vec::len), Some(2));
+
+    let output = makuo(dir.path(), &["check", "--elsewhere", "makuo.toml"]);
+    assert_eq!((code(&output), err(&output).as_str()), (0, ""));
+}
+
+/// The daemon refuses what the check calls an error, and in the same words.
+#[test]
+fn check_finds_what_keeps_the_daemon_from_starting() {
+    let sound = configured("");
+    let output = makuo(sound.path(), &["check", "makuo.toml"]);
+    assert_eq!((code(&output), err(&output).as_str()), (0, ""));
+
+    let cases: [(&str, &str, &str); 5] = [
+        (
+            "",
+            "[sender]\nkey = \"/nowhere/sender.key\"\n",
+            "/nowhere/sender.key",
+        ),
+        (
+            "",
+            "[console]\npassword = \"/nowhere/password\"\n",
+            "/nowhere/password",
+        ),
+        (
+            "plain = true",
+            "group_key = \"/nowhere/group.key\"",
+            "/nowhere/group.key",
+        ),
+        ("", "socket_group = \"nobody-such\"\n", "nobody-such"),
+        ("", "authorized_keys = \"/etc/passwd\"\n", "/etc/passwd:1"),
+    ];
+    for (old, new, named) in cases {
+        let dir = configured("");
+        let path = dir.path().join("makuo.toml");
+        let text = std::fs::read_to_string(&path).expect("there");
+        let text = match old {
+            "" => format!("{new}{text}"),
+            old => text.replace(old, new),
+        };
+        std::fs::write(&path, text).expect("written");
+
+        let checked = makuo(dir.path(), &["check", "makuo.toml"]);
+        assert_eq!(code(&checked), 2, "{named}: {}", err(&checked));
+        assert!(err(&checked).contains(named), "{}", err(&checked));
+        let json = last_line(&makuo(dir.path(), &["check", "--json", "makuo.toml"]));
+        assert_eq!(json["exit"], 2, "{json}");
+        assert_eq!(json["errors"].as_array().map(Vec::len), Some(1), "{json}");
+
+        let daemon = makuo(
+            dir.path(),
+            &["daemon", "-c", "makuo.toml", "--socket", "sock"],
+        );
+        assert_ne!(code(&daemon), 0);
+        let words = |output: &Output| {
+            let said = err(output);
+            let line = said.lines().find(|line| line.starts_with("error: "));
+            line.unwrap_or_default().to_string()
+        };
+        assert_eq!(words(&checked), words(&daemon), "{}", err(&checked));
+    }
+}
+
+#[test]
+fn check_finds_a_tree_an_interface_and_a_file_that_daemons_refuse() {
+    use std::os::unix::fs::PermissionsExt;
+    let checked = |change: &dyn Fn(&Path, String) -> String| {
+        let dir = configured("");
+        let path = dir.path().join("makuo.toml");
+        let text = std::fs::read_to_string(&path).expect("there");
+        std::fs::write(&path, change(dir.path(), text)).expect("written");
+        let output = makuo(dir.path(), &["check", "makuo.toml"]);
+        (code(&output), err(&output))
+    };
+
+    let (code, said) = checked(&|_, text| text.replace("\"lo\"", "\"eth77\""));
+    assert!(code == 2 && said.contains("eth77"), "{said}");
+    let (code, said) = checked(&|dir, text| {
+        let tree = dir.join("tree").display().to_string();
+        text.replace(&tree, "/nowhere/below/tree")
+    });
+    assert!(code == 2 && said.contains("/nowhere/below/tree"), "{said}");
+    let (code, said) = checked(&|dir, text| {
+        std::fs::remove_file(dir.join("authorized_keys")).expect("there");
+        text
+    });
+    assert!(
+        code == 0 && said.contains("every release will be refused"),
+        "{said}"
+    );
+    let (code, said) = checked(&|_, _| "[network]\nplain = true\ninterface = \"lo\"\n".into());
+    assert!(code == 0 && said.contains("there is no [[tree]]"), "{said}");
+    let (code, said) = checked(&|_, text| format!("{text}max_age = \"30\"\nkeep = 0\n"));
+    assert!(
+        code == 0 && said.contains("max_age is 30 s") && said.contains("keep = 0"),
+        "{said}"
+    );
+
+    let dir = configured("");
+    let path = dir.path().join("makuo.toml");
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o666)).expect("mine");
+    let output = makuo(dir.path(), &["check", "makuo.toml"]);
+    let said = err(&output);
+    assert!(
+        said.contains("mode 0666") && said.contains("chmod go-w"),
+        "{said}"
+    );
+}
+
+#[test]
+fn check_explains_files_of_keys_and_shows_no_secret() {
+    let dir = configured("");
+    let line = std::fs::read_to_string(dir.path().join("authorized_keys")).expect("there");
+    let line = &line[line.find("ssh-ed25519").expect("a key")..];
+    let restricted = format!("tree=\"www,db*\",audit,expires=\"2020-01-31\" {line}");
+    std::fs::write(dir.path().join("authorized_keys"), restricted).expect("written");
+    let output = makuo(dir.path(), &["check", "authorized_keys"]);
+    let said = out(&output);
+    assert_eq!(code(&output), 0, "{}", err(&output));
+    for word in ["SHA256:", "audit on www, db*", "expired 2020-01-31"] {
+        assert!(said.contains(word), "{word} in {said}");
+    }
+
+    std::fs::write(
+        dir.path().join("authorized_keys"),
+        format!("tre=\"www\" {line}"),
+    )
+    .expect("written");
+    let output = makuo(dir.path(), &["check", "authorized_keys"]);
+    assert_eq!(code(&output), 2);
+    assert!(
+        err(&output).contains("authorized_keys:1: unknown option"),
+        "{}",
+        err(&output)
+    );
 
     assert_eq!(
-        result["warnings"].as_array().map(Vec::len),
-        Some(1),
-        "{result}"
+        code(&makuo(
+            dir.path(),
+            &["keygen", "--group", "-o", "group.key"]
+        )),
+        0
     );
+    for (file, word) in [("group.key", "group key"), ("key", "deploy key")] {
+        let output = makuo(dir.path(), &["check", file]);
+        let said = out(&output);
+        assert!(
+            code(&output) == 0 && said.contains(word),
+            "{said}{}",
+            err(&output)
+        );
+        let secret = std::fs::read_to_string(dir.path().join(file)).expect("there");
+        let shows = |line: &str| line.len() > 20 && !line.contains("KEY") && said.contains(line);
+        assert!(!secret.split([' ', '\n']).any(shows), "{said}");
+    }
 }
 
 #[test]
@@ -226,9 +396,11 @@ fn a_repository_that_cannot_be_opened_is_named_with_its_tree_and_line() {
     let missing = with_ca(std::path::Path::new("/nowhere/ca.pem"));
     let plain = "[network]\nplain = true\n";
     std::fs::write(&path, format!("{tree}{missing}\n{plain}")).expect("written");
-    let output = makuo(dir.path(), &["check", "makuo.toml"]);
+    let output = makuo(dir.path(), &["check", "--elsewhere", "makuo.toml"]);
     assert_eq!(code(&output), 0);
-    assert!(err(&output).contains("there is no repository_ca /nowhere/ca.pem"));
+    let output = makuo(dir.path(), &["check", "makuo.toml"]);
+    assert_eq!(code(&output), 2);
+    assert!(err(&output).contains("/nowhere/ca.pem"));
     let output = makuo(dir.path(), &["daemon", "-c", "makuo.toml"]);
     assert_eq!(code(&output), 2);
     assert!(err(&output).contains("/nowhere/ca.pem"));
@@ -242,30 +414,6 @@ fn a_repository_that_cannot_be_opened_is_named_with_its_tree_and_line() {
     let output = makuo(dir.path(), &["check", "makuo.toml"]);
     assert_eq!(code(&output), 2);
     assert!(err(&output).contains("makuo.toml:4: tree.repository_ca"));
-}
-
-#[test]
-fn check_warns_of_what_keeps_a_daemon_from_starting() {
-    use std::os::unix::fs::PermissionsExt;
-    let dir = temp();
-    let path = dir.path().join("makuo.toml");
-    std::fs::write(&path, "[[tree]]\nname = \"www\"\npath = \"/var/www\"\n").expect("written");
-    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o666)).expect("mine");
-    let output = makuo(dir.path(), &["check", "makuo.toml"]);
-    let said = err(&output);
-
-    assert_eq!(code(&output), 0);
-    assert!(
-        said.contains("would refuse this file")
-            && said.contains("mode 0666")
-            && said.contains("chmod go-w"),
-        "{said}"
-    );
-
-    assert!(
-        said.contains("there is no group key group.key on this machine"),
-        "{said}"
-    );
 }
 
 #[test]
@@ -554,5 +702,7 @@ fn man_pages_are_written() {
     assert_eq!(code(&makuo(dir.path(), &["man", "man1"])), 0);
     let page = std::fs::read_to_string(dir.path().join("man1/makuo-deploy.1")).expect("there");
     assert!(page.contains("dry\\-run"), "{page}");
-    assert!(dir.path().join("man1/makuo.1").exists());
+    for page in ["makuo.1", "makuo.toml.5", "makuo-manifest.5"] {
+        assert!(dir.path().join("man1").join(page).exists(), "{page}");
+    }
 }

@@ -458,6 +458,7 @@ impl Pair {
             protect: &self.protect,
             spared: &[],
             max_delete: Limit::NONE,
+            reports_limits: false,
             owners: &names,
         };
 

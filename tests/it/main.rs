@@ -36,6 +36,7 @@ mod mounted;
 mod names;
 mod network;
 mod odd;
+mod operators;
 mod outside;
 mod package;
 mod page;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::NETWORK;
 use crate::support::{
     self, Capture, DELETE, NetworkKind, Noise, Packet, Stopwatch, append, copy, same, skipped,
-    write,
+    until, write,
 };
 
 /// Arguments of a deployment that lasts some seconds after the kill: longer than the detection of a
@@ -58,7 +58,13 @@ fn five_hosts_get_a_release_and_its_change() {
 
 #[test]
 fn firewalls_with_the_rules_of_the_readme_let_a_deploy_pass() {
-    let Some(lab) = NETWORK.hosts(3) else { return };
+    let Some(mut lab) = NETWORK.idle_hosts(3) else {
+        return;
+    };
+    for host in &mut lab.hosts {
+        host.catch_up = true;
+        host.start();
+    }
     let rules = readme_rules();
     assert!(!rules.is_empty(), "README.md names no rule");
     let places = lab.hosts.iter().map(|host| &host.place);
@@ -74,11 +80,22 @@ fn firewalls_with_the_rules_of_the_readme_let_a_deploy_pass() {
     let site = lab.site();
     Noise::new(8).tree(&site, 50, 8000);
     write(&site.join("big"), Noise::new(9).bytes(2 << 20));
-    lab.makuo(&["members"])
-        .exits(0)
-        .says(&["web1", "web2", "web3"]);
+    until("all hosts to be heard", || {
+        let ran = lab.makuo(&["members"]);
+        ["web1", "web2", "web3"]
+            .iter()
+            .all(|name| ran.out.contains(name))
+    });
     lab.deploy(&[]).exits(0);
     lab.all_same(&site);
+
+    // A host that was away takes the release from the others.
+    lab.hosts[2].kill();
+    write(&site.join("late"), "late");
+    lab.makuo(&["deploy", "www.toml", "--expect", "2"]).exits(0);
+    lab.hosts[2].start();
+    let tree = lab.hosts[2].tree();
+    until("the host to catch up", || tree.join("late").exists());
 }
 
 /// Returns the firewall rules that README.md gives for this kind of network, for the lab's

@@ -292,7 +292,7 @@ fn the_configuration_that_is_installed_is_legal() {
     let check = |path: &Path| {
         try_tool(
             Command::new(env!("CARGO_BIN_EXE_makuo"))
-                .arg("check")
+                .args(["check", "--elsewhere"])
                 .arg(path),
         )
     };
@@ -464,13 +464,14 @@ dpkg -i /tmp/makuo.deb
 makuo --version; msync --version; makuosan -V
 ls /usr/share/man/man5/makuo.toml.5* /usr/share/man/man1/msync.1* /usr/lib/systemd/system/makuo@.service
 getent group makuo
-makuo check /etc/makuo/makuo.toml
+makuo check --elsewhere /etc/makuo/makuo.toml
 mkdir /srv/www
 printf '[[tree]]\nname = "www"\npath = "/srv/www"\n' >>/etc/makuo/makuo.toml
 sed -i 's/^\[network\]/[network]\ninterface = "lo"/; s/^#socket_group/socket_group/' /etc/makuo/makuo.toml
 makuo keygen -o /etc/makuo/sender.key >/etc/makuo/authorized_keys
 makuo keygen --group -o /etc/makuo/group.key
 ip link set lo up
+makuo check /etc/makuo/makuo.toml
 $(sed -n 's/^ExecStart=//p' /usr/lib/systemd/system/makuo.service) &
 daemon=$!
 for i in $(seq 100); do test -S /run/makuo/makuo.sock && break; sleep 0.1; done

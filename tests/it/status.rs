@@ -96,7 +96,7 @@ fn a_log_names_every_release_and_who_runs_and_keeps_it() {
 fn a_host_that_missed_a_release_is_told_apart() {
     let Some(lab) = left_behind() else { return };
     for args in [&["status", "--json", "www"][..], &["status", "--json"]] {
-        let ran = lab.makuo(args).exits(0);
+        let ran = lab.makuo(args).exits(1);
         let (ahead, behind) = (standing(&ran, "web1"), standing(&ran, "web3"));
         assert_eq!(
             (&ahead["behind"], &ahead["newest"], &ahead["state"]),
@@ -110,7 +110,7 @@ fn a_host_that_missed_a_release_is_told_apart() {
         assert_eq!(names(&ran.result()["behind"]), ["web3"], "{ran}");
     }
 
-    lab.makuo(&["status"]).exits(0).says(&[
+    lab.makuo(&["status"]).exits(1).says(&[
         "web3",
         "idle",
         "behind: newest is www@",
@@ -133,7 +133,8 @@ fn a_status_tells_what_went_wrong_last_until_a_commit_follows() {
     write(&lab.site().join("page"), "new");
     lab.makuo(&["deploy", "www.toml", "--key", &key]).exits(3);
 
-    let ran = lab.makuo(&["status", "--json"]).exits(0);
+    let ran = lab.makuo(&["status", "--json"]).exits(1);
+    assert_eq!(names(&ran.result()["failed"]), ["web1", "web2"], "{ran}");
     let told = standing(&ran, "web1");
     assert!(
         told["error"]
@@ -146,7 +147,7 @@ fn a_status_tells_what_went_wrong_last_until_a_commit_follows() {
         told["error_age"].is_u64() && told["behind"] == false,
         "{ran}"
     );
-    lab.makuo(&["status"]).exits(0).says(&["ago: "]);
+    lab.makuo(&["status"]).exits(1).says(&["ago: ", "2 failed"]);
     lab.deploy(&[]).exits(0);
     let ran = lab.makuo(&["status", "--json"]).exits(0);
 
@@ -215,9 +216,9 @@ fn a_host_whose_release_is_too_old_says_so_in_its_log_and_when_it_is_asked() {
     lab.deploy(&[]).exits(0);
 
     until("an old release", || {
-        standing(&lab.makuo(&["status", "--json"]).exits(0), "web2")["stale"].is_object()
+        standing(&lab.makuo(&["status", "--json"]), "web2")["stale"].is_object()
     });
-    let ran = lab.makuo(&["status", "--json"]).exits(0);
+    let ran = lab.makuo(&["status", "--json"]).exits(1);
     assert_eq!(standing(&ran, "web2")["stale"]["max_age"], 1, "{ran}");
     assert_eq!(
         standing(&ran, "web1")["stale"],
@@ -226,7 +227,7 @@ fn a_host_whose_release_is_too_old_says_so_in_its_log_and_when_it_is_asked() {
     );
 
     assert_eq!(names(&ran.result()["stale"]), ["web2"], "{ran}");
-    lab.makuo(&["status"]).exits(0).says(&[
+    lab.makuo(&["status"]).exits(1).says(&[
         "old: made ",
         "max_age is 1 s",
         "1 with an old release",
@@ -342,12 +343,12 @@ fn a_host_whose_tree_is_empty_or_another_one_looks_at_once_and_says_what_it_foun
         }
         lab.hosts[1].start();
         until("the host to have looked", || {
-            let found = standing(&lab.makuo(&["status", "--json"]).exits(0), "web2");
+            let found = standing(&lab.makuo(&["status", "--json"]), "web2");
             // The existing file has another time, and so has the directory.
             found["drift"]["drifted"] == 1 && found["drift"]["paths"].as_u64() >= Some(2)
         });
         lab.makuo(&["status"])
-            .exits(0)
+            .exits(1)
             .says(&["paths are not as its release says"]);
         lab.deploy(&[]).exits(0);
         lab.all_same(&lab.site());
@@ -389,4 +390,96 @@ fn a_refusal_that_an_index_may_have_caused_is_looked_into_after_a_restart_too() 
     // After a complete scan, the refusal is trusted.
     lab.deploy(&[]).exits(3).says(&["would be deleted"]);
     assert!(!is_doubted(&lab));
+}
+
+#[test]
+fn a_monitor_tells_nobody_from_all_is_well() {
+    let Some(mut lab) = Lab::loopback(1) else {
+        return;
+    };
+    for command in [&["status"][..], &["members"]] {
+        lab.makuo(command).exits(0);
+    }
+    lab.hosts[0].kill();
+    for command in [
+        &["status"][..],
+        &["status", "www"],
+        &["members"],
+        &["log", "www"],
+    ] {
+        let wait = [command, &["--wait", "300ms"]].concat();
+        let ran = lab.makuo(&wait).exits(3).says(&["no hosts answered at"]);
+        assert!(ran.out.is_empty(), "{ran}");
+        let ran = lab.makuo(&[&wait[..], &["--json"]].concat()).exits(3);
+        assert_eq!(ran.result()["exit"], 3, "{ran}");
+    }
+}
+
+#[test]
+fn a_host_is_not_behind_a_release_for_others() {
+    let Some(lab) = Lab::loopback(2) else { return };
+    write(&lab.site().join("page"), "old");
+    lab.deploy(&[]).exits(0);
+    write(&lab.site().join("page"), "for web1");
+    lab.makuo(&["deploy", "www.toml", "-t", "web1"]).exits(0);
+
+    let ran = lab
+        .makuo(&["status"])
+        .exits(0)
+        .says(&["web1  www@2", "web2  www@1", "none behind"]);
+    assert!(!ran.out.contains("behind"), "{ran}");
+    let ran = lab.makuo(&["log", "www"]).exits(0);
+    assert!(!ran.out.contains("behind"), "{ran}");
+}
+
+#[test]
+fn a_peer_with_another_key_is_named_by_each_question() {
+    let Some(mut lab) = Lab::loopback(2) else {
+        return;
+    };
+    write(&lab.site().join("page"), "one");
+    lab.deploy(&[]).exits(0);
+    lab.hosts[1].plain = true;
+    lab.hosts[1].restart();
+
+    let commands = [&["status"][..], &["log", "www"], &["members"]];
+    for command in commands {
+        until("the host without a key to be named", || {
+            let ran = lab.makuo(command);
+            assert_eq!(ran.code, 0, "{ran}");
+            ran.err.contains("127.0.0.1 speaks without a group key")
+        });
+        let json = lab.makuo(&[command, &["--json"]].concat());
+        assert_eq!(json.result()["strangers"], 1, "{json}");
+        assert_eq!(of(&json.events(), "stranger").len(), 1, "{json}");
+    }
+
+    lab.hosts[0].kill();
+    for command in commands {
+        until("the host alone to be named", || {
+            let ran = lab.makuo(command).exits(3);
+            ran.err
+                .contains("127.0.0.1 speaks without a group key: do the hosts have")
+        });
+    }
+}
+
+#[test]
+fn a_watched_status_has_a_line_for_each_change() {
+    let Some(mut lab) = Lab::loopback(2) else {
+        return;
+    };
+    for command in ["status", "members"] {
+        let mut watch = lab.start(&[command, "--watch", "--json"]);
+        until("both hosts to be listed", || watch.events().len() >= 2);
+        lab.hosts[1].kill();
+        watch.until_event("a host to be gone", |e| e["event"] == "gone");
+        watch.signal(nix::sys::signal::Signal::SIGINT);
+        let ran = watch.wait().exits(0);
+        let events = ran.events();
+        let gone = of(&events, "gone");
+        assert_eq!((gone.len(), &gone[0]["host"]), (1, &"web2".into()), "{ran}");
+        ran.result();
+        lab.hosts[1].start();
+    }
 }

@@ -10,8 +10,8 @@ use crate::id::TreeName;
 /// `makuo send`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Paths are absolute or relative to the tree, not to the working directory. Quoted wildcards are
-expanded in the tree. The daemon signs with its own [sender] key: access to its control socket is
+Paths are absolute or relative to the tree, not to the working directory. Quoted wildcards are \
+expanded in the tree. The daemon signs with its own [sender] key: access to its control socket is \
 enough, without a key or rights on the network.
 Examples:
   makuo send index.html 'img/*.png'             these files, to every host that has the tree

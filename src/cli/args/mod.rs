@@ -25,15 +25,16 @@ pub use repo::{
 };
 pub use repository::{PublishArgs, PullArgs, StoreArgs};
 pub use setup::{
-    CheckArgs, CompleteArgs, Completed, CompletionsArgs, DaemonArgs, DemoArgs, InitArgs,
-    KeygenArgs, ManArgs, TreeAt,
+    CheckArgs, CompleteCli, Completed, CompletionsArgs, DaemonArgs, DemoArgs, InitArgs, KeygenArgs,
+    ManArgs, TreeAt,
 };
 pub use shared::{
     HostArgs, NetworkArgs, PreviewArgs, QueryArgs, RateArgs, ReadingArgs, SessionArgs, TargetArgs,
 };
-pub use survey::{LogArgs, MembersArgs, StatusArgs};
+pub use survey::{LogArgs, LookArgs, MembersArgs, StatusArgs};
 
-const EXIT_CODES: &str = "\
+/// Exit codes of commands that do not list their own.
+pub(super) const EXIT_CODES: &str = "\
 Exit codes:
   0  every target has the release, or no drift
   1  diff found drift
@@ -48,7 +49,6 @@ Exit codes:
     version,
     about = "Put a signed release of a file tree on every server of a network at once",
     after_help = EXIT_CODES,
-    disable_help_subcommand = true,
     max_term_width = 100
 )]
 pub struct Cli {
@@ -146,9 +146,6 @@ pub enum CliCommand {
     Demo(DemoArgs),
     /// Print a completion script
     Completions(CompletionsArgs),
-    /// List names for completion scripts, from the local daemon
-    #[command(hide = true)]
-    Complete(CompleteArgs),
     /// Write the man pages into a directory
     Man(ManArgs),
 }
@@ -191,12 +188,15 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_two_opposites_holds() {
-        let cli =
-            Cli::try_parse_from(["makuo", "diff", "x", "--delete", "--no-delete"]).expect("legal");
-        let CliCommand::Diff(args) = cli.command else {
-            panic!("diff")
-        };
-        assert!(!args.session.delete && args.session.no_delete);
+    fn opposites_and_no_time_at_all_are_refused() {
+        for line in [
+            "makuo diff x --delete --no-delete",
+            "makuo diff x --no-delete --delete",
+            "makuo deploy x --timeout 0s",
+            "makuo status --wait 0s",
+            "makuo members --wait 0ms",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use clap::{Args, ValueHint};
 
 use super::shared::{HostArgs, PreviewArgs, RateArgs, SessionArgs, TargetArgs};
 use crate::id::{Serial, TreeName};
-use crate::units::parse_duration;
+use crate::units::{Limit, parse_duration};
 
 /// `makuo deploy`
 #[derive(Debug, Args)]
@@ -24,6 +24,10 @@ pub struct DeployArgs {
     /// from the release
     #[arg(long)]
     pub yes_unmounted: bool,
+    /// Allow this many deletions on a host, for this release alone, in place of the spec's limit. A
+    /// host's own max_delete holds all the same
+    #[arg(long, value_name = "N|N%", conflicts_with = "no_delete")]
+    pub allow_deletes: Option<Limit>,
     /// Run health checks even on hosts without changes
     #[arg(long)]
     pub recheck: bool,
@@ -42,8 +46,8 @@ pub struct DeployArgs {
 /// `makuo watch`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-SIGTERM and Ctrl-C end it after the current batch, a second one at once. SIGHUP reloads the spec,
-SIGUSR1 rescans the source. A failed host does not hold up the others, unless the spec sets
+SIGTERM and Ctrl-C end it after the current batch, a second one at once. SIGHUP reloads the spec, \
+SIGUSR1 rescans the source. A failed host does not hold up the others, unless the spec sets \
 commit.require.
 Examples:
   makuo watch www.toml                          until stopped
@@ -87,7 +91,7 @@ pub struct DiffArgs {
 /// `makuo rollback`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-On a host that keeps the release, it also serves hosts that did not keep it; elsewhere all hosts
+On a host that keeps the release, it also serves hosts that did not keep it; elsewhere all hosts \
 must have kept it.
 Examples:
   makuo rollback www                  back to the previous release
@@ -98,7 +102,7 @@ pub struct RollbackArgs {
     pub tree: TreeName,
     /// Release to return to [default: the newest earlier one that all hosts with the present one
     /// had]
-    #[arg(long, value_name = "SERIAL", value_parser = serial)]
+    #[arg(long, value_name = "SERIAL", value_parser = serial, value_hint = ValueHint::Other)]
     pub to: Option<Serial>,
     /// Preview.
     #[command(flatten)]

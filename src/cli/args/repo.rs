@@ -124,7 +124,7 @@ pub struct RepoCopyArgs {
 /// `makuo repo renew`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Neither the spec nor the source is needed. A head that is older than one that this machine has
+Neither the spec nor the source is needed. A head that is older than one that this machine has \
 signed or seen there is refused: the store may withhold the newer one.
 Examples:
   makuo repo renew s3://releases/fleet www              as long as before, counted from now
@@ -150,7 +150,7 @@ pub struct RepoRenewArgs {
 /// `makuo repo rollback`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Hosts that pull from the repository take it with their next look. Its content is there already, so
+Hosts that pull from the repository take it with their next look. Its content is there already, so \
 neither the source nor a host is needed. `makuo rollback` does the same for the hosts of a network.
 Examples:
   makuo repo rollback s3://releases/fleet www
@@ -163,7 +163,7 @@ pub struct RepoRollbackArgs {
     #[arg(value_name = "TREE")]
     pub tree: TreeName,
     /// Release to return to [default: the newest one before with other content]
-    #[arg(long, value_name = "SERIAL", value_parser = serial)]
+    #[arg(long, value_name = "SERIAL", value_parser = serial, value_hint = ValueHint::Other)]
     pub to: Option<Serial>,
     /// Length of the history.
     #[command(flatten)]

@@ -3,17 +3,28 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, ValueHint};
+use clap::{Args, Parser, ValueHint};
 
 use super::shared::NetworkArgs;
 use crate::id::{HostName, TreeName};
 
 /// `makuo check`
 #[derive(Debug, Args)]
+#[command(after_help = "\
+A configuration is checked together with this machine: what would keep the daemon from starting, \
+or from serving a tree, is an error. Files of keys are checked and explained, too.
+Examples:
+  makuo check www.toml                          what the spec means
+  makuo check /etc/makuo/makuo.toml             the file, and this machine
+  makuo check --elsewhere makuo.toml            a file for another machine
+  makuo check /etc/makuo/authorized_keys        who may do what")]
 pub struct CheckArgs {
-    /// A spec or a host's configuration
+    /// A spec, a host's configuration, authorized_keys, a group key or a deploy key
     #[arg(value_name = "SPEC|CONFIG", value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
+    /// Check a configuration without this machine: it is for another one
+    #[arg(long)]
+    pub elsewhere: bool,
 }
 
 /// `makuo init`
@@ -146,9 +157,14 @@ pub struct CompletionsArgs {
     pub shell: clap_complete::Shell,
 }
 
-/// `makuo complete`
-#[derive(Debug, Args)]
-pub struct CompleteArgs {
+/// `makuo complete`, which scripts call: not a command for people, so neither help nor completions
+/// have it.
+#[derive(Debug, Parser)]
+#[command(name = "makuo complete")]
+pub struct CompleteCli {
+    /// The host's configuration
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Kind of names to list
     #[arg(value_enum)]
     pub what: Completed,

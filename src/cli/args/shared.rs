@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, ValueHint};
 
 use crate::config::PeerName;
+use crate::spec::Expect;
 use crate::units::{Rate, parse_duration};
 
 /// Options for reaching the other hosts.
@@ -29,7 +30,8 @@ pub struct NetworkArgs {
     /// UDP port [default: 5000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
-    /// TTL of datagrams: 1 for this link only, one more for each router [default: 1]
+    /// TTL of datagrams: 1 for this link only, one more for each router, with a --group that
+    /// routers forward, such as 239.255.0.108 [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
     pub ttl: Option<u8>,
     /// Group key: seals datagrams, and only datagrams sealed with it are accepted. Repeat during a
@@ -77,7 +79,7 @@ pub struct ReadingArgs {
 #[derive(Debug, Args)]
 pub struct QueryArgs {
     /// Time to wait for answers
-    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = positive_duration)]
     pub wait: Duration,
     /// Network options.
     #[command(flatten)]
@@ -87,11 +89,11 @@ pub struct QueryArgs {
 /// Options for the hosts of a session: how many, how long, how thorough, and where.
 #[derive(Debug, Args)]
 pub struct HostArgs {
-    /// Fail unless N target hosts answer
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub expect: Option<u32>,
+    /// Fail unless N target hosts answer; known: all targets of earlier deploys from here
+    #[arg(long, value_name = "N|known")]
+    pub expect: Option<Expect>,
     /// Longest time for a host to answer or make progress
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = positive_duration)]
     pub timeout: Duration,
     /// Thoroughness.
     #[command(flatten)]
@@ -122,14 +124,22 @@ pub struct SessionArgs {
     #[command(flatten)]
     pub limit: RateArgs,
     /// Delete files outside the release, regardless of the spec
-    #[arg(long, overrides_with = "no_delete")]
+    #[arg(long, conflicts_with = "no_delete")]
     pub delete: bool,
     /// Delete nothing, regardless of the spec
-    #[arg(long, overrides_with = "delete")]
+    #[arg(long)]
     pub no_delete: bool,
     /// Options for the hosts.
     #[command(flatten)]
     pub hosts: HostArgs,
+}
+
+/// Parses a duration that is not zero.
+pub(super) fn positive_duration(text: &str) -> Result<Duration, String> {
+    match parse_duration(text).map_err(|e| e.to_string())? {
+        Duration::ZERO => Err("no time at all: write a duration such as 500ms, 30s or 2h".into()),
+        duration => Ok(duration),
+    }
 }
 
 fn multicast(text: &str) -> Result<IpAddr, String> {

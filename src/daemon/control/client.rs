@@ -9,8 +9,9 @@ use serde::Deserialize;
 
 use super::message::{ControlReply, ControlRequest, REQUEST_TIMEOUT, json};
 use crate::drive::adhoc::AdhocRequest;
+use crate::drive::survey::HostAnswer;
 use crate::id::TreeName;
-use crate::outcome::{MemberInfo, Observer, Outcome};
+use crate::outcome::{MemberInfo, Observer, Outcome, Survey};
 use crate::{Error, Kind, Result};
 
 /// Longest line of an answer that a command reads, for lists of differences.
@@ -35,6 +36,57 @@ fn query<T: for<'de> Deserialize<'de>>(path: &Path, request: &ControlRequest) ->
         .read_line(&mut line)
         .ok()?;
     serde_json::from_str(&line).ok()
+}
+
+/// Returns whether a daemon listens at `path` for this user.
+pub fn is_reachable(path: &Path) -> bool {
+    UnixStream::connect(path).is_ok()
+}
+
+/// The hosts that answer the daemon at `path` within `wait`.
+pub fn query_roster(path: &Path, wait: Duration) -> Result<Survey<Vec<MemberInfo>>> {
+    let milliseconds = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+    survey(path, &ControlRequest::Roster { wait: milliseconds }, wait)
+}
+
+/// The answers of all hosts to the daemon at `path` within `wait`.
+pub fn query_survey(
+    path: &Path,
+    tree: Option<&TreeName>,
+    wait: Duration,
+) -> Result<Survey<Vec<HostAnswer>>> {
+    let request = ControlRequest::Survey {
+        tree: tree.cloned(),
+        wait: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+    };
+    survey(path, &request, wait)
+}
+
+fn survey<T: for<'de> Deserialize<'de>>(
+    path: &Path,
+    request: &ControlRequest,
+    wait: Duration,
+) -> Result<T> {
+    let failed = |e: std::io::Error| Error::io("cannot ask the daemon at", path, e);
+    let timeout = wait.saturating_add(REQUEST_TIMEOUT);
+    let mut line = String::new();
+    send_request(path, request, Some(timeout))
+        .ok_or_else(|| failed(std::io::ErrorKind::NotConnected.into()))?
+        .take(MAX_ANSWER)
+        .read_line(&mut line)
+        .map_err(failed)?;
+
+    serde_json::from_str(&line).map_err(|e| {
+        // An error has another form.
+        let refused = serde_json::from_str::<ControlReply>(&line).ok();
+        match refused {
+            Some(ControlReply::Error { message, hint, .. }) => {
+                let error = Error::refused(format!("the daemon of this host refused: {message}"));
+                hint.into_iter().fold(error, Error::hint)
+            }
+            _ => Error::new(Kind::Io, "cannot parse the daemon's answer").because(e),
+        }
+    })
 }
 
 /// Members known to the daemon at `path`; `None` if no daemon listens there.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::drive::adhoc::AdhocRequest;
+use crate::id::TreeName;
 use crate::outcome::{Event, Outcome};
 
 /// Timeout for receiving a request and for a short answer.
@@ -18,6 +19,10 @@ pub(super) enum ControlRequest {
     Members,
     /// Lists the trees that the host sends from.
     Trees,
+    /// Lists the hosts that answer within some milliseconds, with the rights of the daemon.
+    Roster { wait: u64 },
+    /// Asks all hosts about a tree, or all trees, in the same way.
+    Survey { tree: Option<TreeName>, wait: u64 },
     /// Sends or compares files.
     Files { wish: AdhocRequest },
 }

@@ -8,5 +8,8 @@ mod client;
 mod message;
 mod server;
 
-pub use self::client::{query_members, query_trees, request_files};
+pub use self::client::{
+    is_reachable, query_members, query_roster, query_survey, query_trees, request_files,
+};
 pub use self::server::ControlSocket;
+pub(super) use self::server::socket_group;

@@ -11,6 +11,8 @@ use tokio::net::{UnixListener, UnixStream};
 use super::message::{ControlReply, ControlRequest, REQUEST_TIMEOUT, json};
 use crate::drive::adhoc::{self, AdhocRequest, AdhocService};
 use crate::drive::deploy::Interrupt;
+use crate::drive::endpoint::GroupLinks;
+use crate::drive::survey;
 use crate::error::IoResultExt;
 use crate::face::socket::{self, SocketFile};
 use crate::id::TreeName;
@@ -22,6 +24,8 @@ use crate::{Error, Kind, Result};
 const MAX_REQUEST: u64 = 4 << 20;
 /// Largest number of concurrent connections.
 const MAX_CONTROL_CONNECTIONS: usize = 64;
+/// Longest time of a survey for a command.
+const MAX_SURVEY_TIME: Duration = Duration::from_secs(60);
 /// Capacity of the event queue for a command that reads slowly.
 const EVENT_QUEUE: usize = 1024;
 /// Failed action when the socket cannot be opened.
@@ -45,7 +49,7 @@ impl ControlSocket {
     /// Binds `path`, in place of a stale socket, for root, the daemon's user and the members of
     /// `group`. Must be called inside a runtime, before it has threads.
     pub fn bind(path: &Path, group: Option<&str>) -> Result<Self> {
-        let group = group.map(group_of).transpose()?;
+        let group = group.map(socket_group).transpose()?;
         let (listener, file) = socket::bind(path, if group.is_some() { 0o660 } else { 0o600 })?;
         if let Some(group) = group {
             nix::unistd::chown(path, None, Some(group)).context(CONTROL_LISTEN_FAILED, path)?;
@@ -88,7 +92,8 @@ impl ControlSocket {
     }
 }
 
-fn group_of(name: &str) -> Result<Gid> {
+/// Looks up the group with access to the socket.
+pub(in crate::daemon) fn socket_group(name: &str) -> Result<Gid> {
     let shown = crate::units::printable(name.as_bytes());
     match Group::from_name(name) {
         Ok(Some(group)) => Ok(group.gid),
@@ -147,6 +152,14 @@ async fn serve_request(
                 .map(|tree| tree.name.clone())
                 .collect::<Vec<TreeName>>(),
         ),
+        Ok(ControlRequest::Roster { wait }) => {
+            let ask = move |links| survey::members(links, survey_time(wait));
+            asked(Arc::clone(desk), ask).await
+        }
+        Ok(ControlRequest::Survey { tree, wait }) => {
+            let ask = move |links| survey::ask(links, tree.as_ref(), None, survey_time(wait));
+            asked(Arc::clone(desk), ask).await
+        }
         Ok(ControlRequest::Files { wish }) => return stream_files(desk, wish, input, write).await,
         Err(e) => json(&refusal(
             &format!("not understood: {e}"),
@@ -161,6 +174,23 @@ async fn members(desk: Arc<AdhocService>) -> Vec<MemberInfo> {
     tokio::task::spawn_blocking(move || desk.members())
         .await
         .unwrap_or_default()
+}
+
+/// Time of a survey, which a command cannot make endless.
+fn survey_time(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds).min(MAX_SURVEY_TIME)
+}
+
+/// Asks all hosts as this host, and encodes the answers or the error.
+async fn asked<T: serde::Serialize + Send + 'static>(
+    desk: Arc<AdhocService>,
+    ask: impl FnOnce(GroupLinks) -> Result<T> + Send + 'static,
+) -> Vec<u8> {
+    let work = move || match desk.join().and_then(ask) {
+        Ok(answers) => json(&answers),
+        Err(e) => json(&refusal(&e.to_string(), e.hint_text().unwrap_or_default())),
+    };
+    tokio::task::spawn_blocking(work).await.unwrap_or_default()
 }
 
 fn refusal(message: &str, hint: &str) -> ControlReply {

@@ -20,6 +20,7 @@ fn deletions_are_limited_by_the_stricter_of_release_and_host() {
         };
         let host = HostRules {
             max_delete: host,
+            reports_limits: false,
             ..self::host(&none)
         };
         diff(&have, &Release(want.clone()), &rules, &[], &host).map(|plan| plan.summary.deleted)

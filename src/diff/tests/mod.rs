@@ -144,6 +144,7 @@ pub(super) fn protecting<'a>(
         protect,
         spared: &[],
         max_delete: Limit::NONE,
+        reports_limits: false,
         owners,
     }
 }

@@ -5,7 +5,7 @@ use super::request::{AdhocAction, AdhocRequest};
 use super::service::AdhocService;
 use super::{merge, prune};
 use crate::drive::deploy::Interrupt;
-use crate::outcome::{ExitStatus, Observer, Outcome, Purpose};
+use crate::outcome::{Event, ExitStatus, Observer, Outcome, Purpose};
 use crate::{Error, Result};
 
 /// Carries out `request`, after other sessions of the same tree.
@@ -21,6 +21,10 @@ pub fn run(
 
     let tree = service.tree(request.tree.as_ref(), &request.paths)?;
     let work = PlannedRequest::plan(service, tree, request)?;
+    if request.lists && !request.recurse && !work.named.dirs.is_empty() {
+        let text = "only the directories themselves are sent: -r includes their content";
+        observer.event(&Event::Note(text.to_string()));
+    }
     let _turn = service.queue().begin(&tree.name, interrupt)?;
 
     match request.action {

@@ -180,7 +180,7 @@ impl AdhocService {
     }
 
     /// Joins the group for one session.
-    pub(in crate::drive) fn join(&self) -> Result<GroupLinks> {
+    pub fn join(&self) -> Result<GroupLinks> {
         let keys = locked(&self.group_keys).clone();
         let mut network = (self.sending.dial)()?;
         if let Some(peers) = &mut network.peers {
@@ -233,7 +233,8 @@ impl AdhocService {
         if let Some(tree) = tree {
             let found = trees.iter().find(|b| b.name == *tree);
             return found.ok_or_else(|| {
-                Error::usage(format!("this host has no tree {tree}")).hint(known())
+                let has = format!("it has these trees: {}", known());
+                Error::usage(format!("this host has no tree {tree}")).hint(has)
             });
         }
 

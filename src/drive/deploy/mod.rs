@@ -13,6 +13,7 @@ mod arrivals;
 pub(super) mod cache_file;
 mod driver;
 mod known_hosts;
+mod last_hosts;
 mod narrate;
 mod options;
 mod origin;

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use super::options::DeployOptions;
 use crate::drive::endpoint::GroupEndpoint;
+use crate::drive::silence::silence;
 use crate::id::{HostName, Serial, TreeName};
-use crate::outcome::{ExitStatus, HostResult, HostState, Outcome};
+use crate::outcome::{ExitStatus, HostResult, HostState, Outcome, Silence};
 use crate::proto::receiver::matches_name;
 use crate::proto::sender::Sender;
 use crate::proto::sender::hosts::Host;
 use crate::spec::{Expect, Spec};
 use crate::wire::HostStage;
-use crate::wire::seal::OpenError;
 
 /// Largest number of hosts named in one note.
 const MAX_NOTED_HOSTS: usize = 8;
@@ -24,13 +24,21 @@ pub(super) fn missing_hosts(
     members: &[HostName],
     missing: &[HostName],
     took: Duration,
+    remedy: String,
 ) -> Option<Outcome> {
     let (error, hint) = if found.is_empty() && members.is_empty() {
-        nobody(endpoint)
+        let Silence { error, hint } = silence(endpoint);
+        (error, hint)
     } else if found.is_empty() {
         no_target(options, members)
     } else {
         too_few(&options.spec, found, missing)?
+    };
+    let hint = match options.spec.targets.expect {
+        Some(Expect::Known) if !found.is_empty() && !missing.is_empty() => {
+            format!("see `makuo members`; {remedy}")
+        }
+        _ => hint,
     };
 
     let mut outcome = Outcome::new(options.purpose, options.spec.tree.clone());
@@ -45,29 +53,6 @@ pub(super) fn missing_hosts(
     outcome.error = Some(error);
     outcome.hint = Some(hint);
     Some(outcome)
-}
-
-/// Error and hint if no host answered at all.
-fn nobody(endpoint: &GroupEndpoint) -> (String, String) {
-    let links = endpoint.links();
-    if !links.first().is_multicast() {
-        let hint = "is the daemon running on the peers, and do firewalls pass UDP to their port \
-                    (5001 by default)?";
-        return (
-            format!("no peer answered on {}", links.names()),
-            unheard_hint(endpoint).unwrap_or_else(|| hint.to_string()),
-        );
-    }
-
-    let at = format!("{} on {}", links.group(), links.names());
-    let hint = "is the daemon running on the hosts, on this network, with the same --group \
-                and --port? \
-                Does --interface name the right one, do firewalls here and there pass UDP, and \
-                does the switch pass multicast?";
-    (
-        format!("no hosts answered at {at}"),
-        unheard_hint(endpoint).unwrap_or_else(|| hint.to_string()),
-    )
 }
 
 /// Error and hint if hosts answered, none of them a target.
@@ -133,41 +118,6 @@ fn too_few(spec: &Spec, found: &[HostName], missing: &[HostName]) -> Option<(Str
     };
 
     Some((error, "see `makuo members`".to_string()))
-}
-
-/// Hint if there are peers whose datagrams do not open.
-fn unheard_hint(endpoint: &GroupEndpoint) -> Option<String> {
-    let strangers = endpoint.unheard();
-    let kind = [
-        OpenError::Sealed,
-        OpenError::Wrong,
-        OpenError::Plain,
-        OpenError::Version,
-    ]
-    .into_iter()
-    .find(|k| strangers.count(*k) > 0)?;
-
-    Some(
-        match kind {
-            OpenError::Sealed => {
-                "somebody there speaks with a group key: give --group-key, or network.group_key \
-                in makuo.toml"
-            }
-            OpenError::Wrong => {
-                "somebody there speaks with another group key than this one: is it \
-                the hosts'?"
-            }
-            OpenError::Version => {
-                "somebody there speaks another wire format: is makuo of the same \
-                age everywhere?"
-            }
-            _ => {
-                "somebody there speaks without a group key: do the hosts have it, and were they \
-                restarted since?"
-            }
-        }
-        .to_string(),
-    )
 }
 
 /// Reason of a joined host's wait: the sender before is gone, such as a deploy that was killed.

@@ -13,7 +13,7 @@ use crate::drive::drift;
 use crate::id::{HostName, NamedHost, Serial};
 use crate::keys::shown_time;
 use crate::manifest::{Intent, Release};
-use crate::outcome::{DriftGroup, HostResult, HostState, Outcome, Purpose};
+use crate::outcome::{DriftGroup, HostResult, HostState, Outcome, ProtectedList, Purpose};
 use crate::proto::sender::Sender;
 use crate::proto::sender::fate::Fate;
 use crate::proto::sender::hosts::Host;
@@ -258,12 +258,18 @@ impl EndedSession<'_> {
                     let changed = drift.changed;
                     let extra = drift.extra;
                     let missing = drift.missing;
+                    let protected = drift.protected.unwrap_or_default().into_iter();
                     DriftGroup {
                         hosts,
                         lines: drift.lines,
                         changed,
                         extra,
                         missing,
+                        over_limit: drift.over_limit,
+                        protected: ProtectedList {
+                            paths: protected.map(Into::into).collect(),
+                            count: drift.protected_count.unwrap_or_default(),
+                        },
                     }
                 }
                 // The list did not arrive (a deploy fetches lists only on request), but the counts
@@ -275,7 +281,7 @@ impl EndedSession<'_> {
                         lines: Vec::new(),
                         changed,
                         extra: summary.deleted.saturating_add(summary.extra),
-                        missing: 0,
+                        ..DriftGroup::default()
                     }
                 }
             }

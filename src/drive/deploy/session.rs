@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use super::arrivals::ArrivalWait;
 use super::driver::SenderDriver;
 use super::known_hosts::HostKeys;
+use super::last_hosts::LastHosts;
 use super::options::{DeployOptions, Interrupt};
 use super::publisher::Publisher;
 use super::release::SessionRelease;
@@ -12,6 +13,7 @@ use super::reporter::SessionReporter;
 use super::results::{self, EndedSession};
 use super::worker::{WorkerAnswer, WorkerTask};
 use super::{narrate, serials};
+use crate::drive::clock;
 use crate::drive::host::HostHandle;
 use crate::drive::unproven;
 use crate::id::HostName;
@@ -30,6 +32,7 @@ pub(super) struct DeploySession<'a> {
     reporter: SessionReporter<'a>,
     release: SessionRelease,
     host_keys: HostKeys,
+    last_hosts: LastHosts,
     arrivals: ArrivalWait,
     finished: bool,
     decision: Option<(OrderKind, String)>,
@@ -46,6 +49,7 @@ impl<'a> DeploySession<'a> {
         reporter: SessionReporter<'a>,
         release: SessionRelease,
         host_keys: HostKeys,
+        last_hosts: LastHosts,
     ) -> Self {
         Self {
             options,
@@ -54,6 +58,7 @@ impl<'a> DeploySession<'a> {
             reporter,
             release,
             host_keys,
+            last_hosts,
             arrivals: ArrivalWait::default(),
             finished: false,
             decision: None,
@@ -174,11 +179,28 @@ impl<'a> DeploySession<'a> {
         }
     }
 
-    /// Stores the keys of hosts.
+    /// Stores the keys of hosts, and who took part.
     fn keep_hosts(&mut self) {
         let machine = &self.driver.machine;
         let told = self.host_keys.end(machine.known_hosts(), machine.hosts());
         self.reporter.notes(told);
+
+        let hosts = machine.hosts().filter(|host| host.stage.is_some());
+        let hosts = hosts.map(|host| &host.name);
+        let now = clock::wall_seconds();
+        if self.options.purpose == Purpose::Deploy
+            && let Err(e) = self.last_hosts.keep(hosts, now)
+        {
+            let note = format!("later deploys do not miss the hosts of this one: {e}");
+            self.reporter.notes(Some(note));
+        }
+    }
+
+    /// Says which hosts of earlier deploys are not among the targets. A watch looks after its own.
+    fn missed(&self, targets: &[(HostName, SocketAddr)]) -> Option<String> {
+        let names: Vec<HostName> = targets.iter().map(|(name, _)| name.clone()).collect();
+        let missed = self.last_hosts.missed(&self.options.lists(), &names);
+        missed.filter(|_| self.options.known == 0)
     }
 
     fn sign_when_known(&mut self) -> Result<()> {
@@ -254,6 +276,7 @@ impl<'a> DeploySession<'a> {
                     }
                     let named = targets.iter().map(|(name, at)| (name, at.ip()));
                     self.reporter.notes(shared_names(named));
+                    self.reporter.notes(self.missed(&targets));
                     self.release
                         .set_highest(serials::highest(&self.options, &claims, &shown));
                     self.sign_when_known()?;
@@ -302,7 +325,16 @@ impl<'a> DeploySession<'a> {
         names.sort();
         let took = self.driver.now().since(self.reporter.timeline().began());
         let endpoint = &self.driver.endpoint;
-        narrate::missing_hosts(&self.options, endpoint, &names, members, missing, took)
+        let remedy = self.last_hosts.remedy();
+        narrate::missing_hosts(
+            &self.options,
+            endpoint,
+            &names,
+            members,
+            missing,
+            took,
+            remedy,
+        )
     }
 
     /// Repeats discovery while hosts started a moment ago catch up.

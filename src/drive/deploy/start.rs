@@ -1,10 +1,12 @@
 //! Starts a session: opens the network, prepares the source and sets the sender machine up.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::driver::SenderDriver;
 use super::known_hosts::HostKeys;
+use super::last_hosts::LastHosts;
 use super::options::{DeployOptions, Interrupt};
 use super::origin::{Granted, ReleaseOrigin};
 use super::progress::ProgressMeter;
@@ -16,6 +18,7 @@ use crate::Result;
 use crate::drive::clock::{self, Clock};
 use crate::drive::endpoint::{GroupEndpoint, GroupLinks};
 use crate::drive::host::HostHandle;
+use crate::keys::GroupKey;
 use crate::net::sharpen_timers;
 use crate::outcome::{Event, ExitStatus, Observer, Outcome, Purpose};
 use crate::proto::sender::{
@@ -45,6 +48,7 @@ pub fn run(
     let cache = options.cache.as_deref().filter(|_| !is_granted);
     let note = |text| observer.event(&Event::Note(text));
     let (host_keys, known_hosts) = HostKeys::begin(cache, &network.keys, options.strict, note)?;
+    let last_hosts = last_hosts(&options, cache, &network.keys);
     let endpoint = GroupEndpoint::new(network)?;
     *interrupt.waker() = Some(endpoint.waker());
     let mut worker = SourceWorker::start(&options, prepare, is_granted, endpoint.waker())?;
@@ -64,7 +68,7 @@ pub fn run(
         known: known_hosts,
         strict: options.strict,
     };
-    let setup = setup(&options, kind.granted(), &endpoint, keys);
+    let setup = setup(&options, kind.granted(), &endpoint, keys, &last_hosts);
 
     let is_deploy = options.purpose == Purpose::Deploy;
     let meter = ProgressMeter::new(began, is_deploy, Some(counts));
@@ -80,6 +84,7 @@ pub fn run(
         SessionReporter::new(observer, began, meter),
         SessionRelease::new(kind),
         host_keys,
+        last_hosts,
     );
 
     session.run()
@@ -100,6 +105,7 @@ fn setup(
     granted: Option<&Granted>,
     endpoint: &GroupEndpoint,
     keys: KeyRules,
+    last_hosts: &LastHosts,
 ) -> SenderSetup {
     let spec = &options.spec;
     let grant = granted.map(|granted| ReleaseGrant {
@@ -127,7 +133,7 @@ fn setup(
             tree: spec.tree.clone(),
             lists: options.lists().into_iter().cloned().collect(),
             without: options.beside.as_ref().map(HostHandle::instance),
-            expect: expected(spec.targets.expect.as_ref()),
+            expect: expected(options, last_hosts),
             known: options.known,
         },
         keys,
@@ -147,13 +153,27 @@ fn setup(
     }
 }
 
-fn expected(expect: Option<&Expect>) -> ExpectedHosts {
-    match expect {
+/// The hosts of earlier deploys; none for parts of a tree, which concern any hosts.
+fn last_hosts(options: &DeployOptions, cache: Option<&Path>, keys: &[GroupKey]) -> LastHosts {
+    let is_whole = options.part.scope.is_empty() && options.beside.is_none();
+    let cache = cache.filter(|_| is_whole);
+    LastHosts::load(cache, keys, &options.spec.tree, clock::wall_seconds())
+}
+
+fn expected(options: &DeployOptions, last_hosts: &LastHosts) -> ExpectedHosts {
+    match &options.spec.targets.expect {
         None => ExpectedHosts::default(),
         Some(Expect::Count(n)) => ExpectedHosts {
             count: *n as usize,
             names: Vec::new(),
         },
+        Some(Expect::Known) => {
+            let names = last_hosts.matching(&options.lists());
+            ExpectedHosts {
+                count: names.len(),
+                names,
+            }
+        }
         Some(Expect::Names(names)) => ExpectedHosts {
             count: names.len(),
             names: names.clone(),

@@ -156,9 +156,10 @@ pub(super) fn check_grant(
 
     match fits && by == *key {
         true => Ok(()),
-        false => {
-            Err("the order that came with the release is not one to commit it on this host".into())
+        false if !is_for_us && by == *key => {
+            Err("its sender ordered other hosts to commit it, and not this one".into())
         }
+        false => Err("what came with the release is no order of its key to commit it".into()),
     }
 }
 

@@ -88,13 +88,13 @@ impl DueChecks {
     /// content.
     fn runs_after(&self, offer: &AdmittedOffer<'_>) -> bool {
         let failed = self.unhealthy.as_ref().is_some_and(|failed| failed.after);
-        (self.changes || failed) && offer.managed.hooks.after.is_some()
+        (self.changes || failed) && offer.rules.hooks.after.is_some()
     }
 
     /// Returns whether the health check follows the commit.
     fn runs_health(&self, offer: &AdmittedOffer<'_>) -> bool {
         let asked = self.changes || offer.how.recheck || self.unhealthy.is_some();
-        asked && offer.managed.hooks.health.is_some()
+        asked && offer.rules.hooks.health.is_some()
     }
 }
 

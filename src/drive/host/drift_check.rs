@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::managed::ManagedTree;
 use super::own_scan::ScanTask;
 use crate::Result;
+use crate::diff::ProtectedPaths;
 use crate::drive::{clock, drift};
 use crate::id::TreeName;
 use crate::proto::receiver::ScanMode;
@@ -62,11 +63,13 @@ fn differences(managed: &ManagedTree) -> Result<Option<(u64, String)>> {
         return Ok(None);
     }
 
-    let scanned = ScanTask::begin(managed, &current.release, ScanMode::default(), None)?.end()?;
-    let plan = managed.compare(&scanned, header)?;
+    let rules = managed.rules();
+    let scanned =
+        ScanTask::begin(managed, &rules, &current.release, ScanMode::default(), None)?.end()?;
+    let plan = managed.compare(&rules, &scanned, header)?;
     let count =
         plan.summary.created + plan.summary.updated + plan.summary.metadata + plan.summary.deleted;
-    let (list, _) = drift::encode(&plan, MAX_LOGGED_PATHS);
+    let (list, _) = drift::encode(&plan, &ProtectedPaths::default(), MAX_LOGGED_PATHS);
     let lines = drift::decode(&list)
         .map(|found| found.lines)
         .unwrap_or_default();

@@ -15,7 +15,7 @@ pub(super) fn run(
     stop: &AtomicBool,
 ) -> Option<Result<RunRecord, Failure>> {
     let managed = offer.managed;
-    let ended = managed.hooks.run(phase, occasion, stop)?;
+    let ended = offer.rules.hooks.run(phase, occasion, stop)?;
     let took = match &ended {
         Ok(record) => record.took,
         Err(failure) => failure.took,

@@ -7,20 +7,18 @@ use std::time::Duration;
 
 use super::failures::ReleaseFailures;
 use super::repository_notice::RepositoryNotice;
+use super::rules::TreeRules;
 use super::spared::spared;
 use crate::config::{CatchUp, TreeConfig};
-use crate::diff::{HostRules, Memory, Plan};
+use crate::diff::{HostRules, Memory, Plan, ProtectedPaths, protected};
 use crate::drive::clock;
-use crate::hook::Hooks;
 use crate::manifest::read::Manifest;
-use crate::manifest::rules::PathFilter;
-use crate::manifest::{Header, Release};
+use crate::manifest::{Header, Intent, Release};
 use crate::metrics::TreeFigures;
 use crate::sync::locked;
 use crate::tree::HostNames;
 use crate::tree::scan::Scanned;
 use crate::tree::{CommitReport, Tree};
-use crate::units::Limit;
 use crate::wire::query::Drifted;
 
 /// A tree with the host's own rules.
@@ -28,14 +26,8 @@ use crate::wire::query::Drifted;
 pub struct ManagedTree {
     /// The tree, locked by this process.
     pub tree: Arc<Tree>,
-    /// Paths protected from every release.
-    pub protect: PathFilter,
-    /// Largest number of deletions in one commit.
-    pub max_delete: Limit,
-    /// Age from which a release is reported as stale.
-    pub max_age: Option<Duration>,
-    /// Commands around a commit.
-    pub hooks: Hooks,
+    /// The host's own rules, see [`ManagedTree::rules`].
+    rules: Mutex<Arc<TreeRules>>,
     /// Results of the last comparison, for the next one.
     pub memory: Mutex<Memory>,
     /// Whether the tree catches up with other hosts and serves them.
@@ -53,22 +45,47 @@ pub struct ManagedTree {
 }
 
 impl ManagedTree {
-    /// Plans the changes from the `scanned` tree to `header`, within the host's own rules.
-    pub(super) fn compare(&self, scanned: &Scanned, header: &Header) -> crate::Result<Plan> {
+    /// The host's own rules at present.
+    pub fn rules(&self) -> Arc<TreeRules> {
+        Arc::clone(&locked(&self.rules))
+    }
+
+    /// Replaces the host's own rules, for sessions that begin from now on.
+    pub fn set_rules(&self, rules: TreeRules) {
+        *locked(&self.rules) = Arc::new(rules);
+    }
+
+    /// Plans the changes from the `scanned` tree to `header`, within the host's `own` rules. An
+    /// audit changes nothing: the plan reports limits that a commit would exceed.
+    pub(super) fn compare(
+        &self,
+        own: &TreeRules,
+        scanned: &Scanned,
+        header: &Header,
+    ) -> crate::Result<Plan> {
         let manifest = Manifest::of(header, self.tree.nodes());
         let names = HostNames::default();
         let spared = spared(&self.tree, header)?;
-        let max_delete = self.max_delete;
         let rules = HostRules {
-            protect: &self.protect,
+            protect: &own.protect,
             spared: &spared,
-            max_delete,
+            max_delete: own.max_delete,
+            reports_limits: header.intent == Intent::Audit,
             owners: &names,
         };
 
         let mut memory = locked(&self.memory);
 
         Ok(memory.diff(scanned, &manifest, &header.rules, &header.scope, &rules)?)
+    }
+
+    /// Paths of a release that this host protects.
+    pub(super) fn protected(
+        &self,
+        own: &TreeRules,
+        header: &Header,
+    ) -> crate::Result<ProtectedPaths> {
+        protected(&Manifest::of(header, self.tree.nodes()), &own.protect)
     }
 }
 
@@ -100,15 +117,10 @@ pub fn open_tree(config: &TreeConfig, state_dir: Option<&Path>) -> crate::Result
         }
     }
 
-    let protect = config.protect.clone();
-    let hooks = config.hooks.clone();
     let failures = ReleaseFailures::load(tree.state(), clock::wall_seconds());
     Ok(ManagedTree {
         tree,
-        protect,
-        max_delete: config.max_delete.unwrap_or(Limit::NONE),
-        max_age: config.max_age,
-        hooks,
+        rules: Mutex::new(Arc::new(config.into())),
         memory: Mutex::default(),
         catch_up: config.catch_up,
         repair: config.repair,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::managed::ManagedTree;
+use super::rules::TreeRules;
 use super::shared::LocalHost;
 use crate::id::HostName;
 use crate::keys::PublicKey;
@@ -24,6 +25,8 @@ pub(super) struct Opening {
 pub(super) struct AdmittedOffer<'a> {
     pub(super) host: &'a LocalHost,
     pub(super) managed: &'a ManagedTree,
+    /// The host's rules for the tree at the start of the session.
+    pub(super) rules: Arc<TreeRules>,
     pub(super) release: Release,
     pub(super) signature: Arc<[u8]>,
     /// Signing key of the release.
@@ -63,6 +66,7 @@ impl<'a> AdmittedOffer<'a> {
         Self {
             host,
             managed,
+            rules: managed.rules(),
             release,
             signature,
             key,

@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 
 use super::managed::ManagedTree;
+use super::rules::TreeRules;
 use super::spared::spared;
 use crate::diff::Paged;
 use crate::drive::clock;
@@ -30,13 +31,14 @@ impl ScanTask {
     /// Starts to scan the paths that `release` governs, in the mode `how`, until `stop` is set.
     pub fn begin(
         managed: &ManagedTree,
+        rules: &TreeRules,
         release: &Release,
         how: ScanMode,
         stop: Option<&Arc<AtomicBool>>,
     ) -> Result<Self> {
         let options = ScanOptions {
             stop: stop.cloned(),
-            ..options(managed, release, how.checksum)?
+            ..options(managed, rules, release, how.checksum)?
         };
 
         let release = how.quick.then(|| release.clone());
@@ -73,7 +75,12 @@ impl Drop for ScanTask {
 
 /// Scan options for `release`: paths exempt from the comparison are listed but not read, so that
 /// the directories around them are known to hold them.
-fn options(managed: &ManagedTree, release: &Release, checksum: bool) -> Result<ScanOptions> {
+fn options(
+    managed: &ManagedTree,
+    own: &TreeRules,
+    release: &Release,
+    checksum: bool,
+) -> Result<ScanOptions> {
     let rules = &release.header().rules;
     let mut options = ScanOptions::new(clock::wall());
     options.paths.scope.clone_from(&release.header().scope);
@@ -84,7 +91,7 @@ fn options(managed: &ManagedTree, release: &Release, checksum: bool) -> Result<S
 
     // The state is no part of the tree, even if it lies below the tree's root.
     options.paths.apart = managed.tree.state().apart();
-    options.paths.closed.push(managed.protect.clone());
+    options.paths.closed.push(own.protect.clone());
     options
         .paths
         .closed

@@ -16,6 +16,7 @@ use super::staging::Staging;
 use super::switch::Switch;
 use crate::block::BlockRef;
 use crate::block::frame::Expander;
+use crate::diff::ProtectedPaths;
 use crate::drive::drift;
 use crate::error::Kind;
 use crate::id::{SessionId, TreeName};
@@ -172,6 +173,7 @@ impl<'a> TreeSession<'a> {
             self.scan = Some(
                 ScanTask::begin(
                     self.offer.managed,
+                    &self.offer.rules,
                     &self.offer.release,
                     self.offer.how,
                     Some(&self.offer.closed),
@@ -220,7 +222,7 @@ impl<'a> TreeSession<'a> {
         let plan = self
             .offer
             .managed
-            .compare(scanned, header)
+            .compare(&self.offer.rules, scanned, header)
             .map_err(|e| e.with_hint())?;
 
         let lines = if header.intent == Intent::Audit {
@@ -229,7 +231,13 @@ impl<'a> TreeSession<'a> {
             drift::FEW_LINES
         };
 
-        let (list, identity) = drift::encode(&plan, lines);
+        let protected = match header.intent {
+            Intent::Audit => self.offer.managed.protected(&self.offer.rules, header),
+            Intent::Deploy | Intent::Rollback => Ok(ProtectedPaths::default()),
+        };
+        let protected = protected.map_err(|e| e.with_hint())?;
+
+        let (list, identity) = drift::encode(&plan, &protected, lines);
         let mut summary = DiffSummary {
             written: plan.summary.created + plan.summary.updated,
             touched: plan.summary.metadata,
@@ -243,7 +251,7 @@ impl<'a> TreeSession<'a> {
 
         let changes = summary.written + summary.touched + summary.deleted > 0;
         self.switch.set_changes(changes);
-        summary.votes = Some(changes && self.offer.managed.hooks.before.is_some());
+        summary.votes = Some(changes && self.offer.rules.hooks.before.is_some());
         let wants = if header.intent == Intent::Audit {
             // Report now any obstruction of a commit.
             tree.check_way(&plan).map_err(|e| e.with_hint())?;
@@ -266,6 +274,7 @@ impl<'a> TreeSession<'a> {
             Some(look) => look.end(),
             None => ScanTask::begin(
                 self.offer.managed,
+                &self.offer.rules,
                 &self.offer.release,
                 self.offer.how,
                 Some(&self.offer.closed),

@@ -25,7 +25,7 @@ pub(super) struct StaleWarnings {
 /// Age of a tree's release if it exceeds the host's limit. A tree without a readable release is not
 /// stale.
 pub(super) fn stale(managed: &ManagedTree, now: WallTime) -> Option<Stale> {
-    let max_age = managed.max_age?;
+    let max_age = managed.rules().max_age?;
     let newest = managed.tree.current().ok().flatten()?;
     older(newest.release.header().created, now, max_age)
 }

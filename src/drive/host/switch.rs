@@ -264,7 +264,7 @@ impl Switch {
     fn give_up(&mut self, offer: &AdmittedOffer<'_>, staging: &mut Staging) {
         let before = std::mem::replace(&mut self.state, SwitchState::Over);
         if matches!(before, SwitchState::Prepared)
-            && offer.managed.hooks.before.is_some()
+            && offer.rules.hooks.before.is_some()
             && self.checks.changes()
         {
             // The run itself logs a failure; no reply depends on it.

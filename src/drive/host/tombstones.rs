@@ -175,9 +175,11 @@ fn try_to_go_back(host: &LocalHost, managed: &ManagedTree) -> Result<()> {
         cause: Cause::Revert,
     };
 
-    if let Some(Err(failure)) = managed
-        .hooks
-        .run(Phase::After, &occasion, &AtomicBool::new(false))
+    if let Some(Err(failure)) =
+        managed
+            .rules()
+            .hooks
+            .run(Phase::After, &occasion, &AtomicBool::new(false))
     {
         tracing::warn!("{release}: after it was taken back: {failure}");
     }

@@ -43,7 +43,6 @@ pub(super) fn tree_report(
         .is_some_and(|stored| !stored.release.header().is_whole());
     let targets = running
         .as_ref()
-        .filter(|_| runs_part)
         .map(|stored| stored.release.header().targets.clone());
 
     let targets = targets.filter(|list| (1..=MAX_ANSWER_TARGETS).contains(&list.len()));

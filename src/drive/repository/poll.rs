@@ -134,7 +134,7 @@ fn look(
     let store = poll.store.clone();
     let (head, found) = find(store, host, tree, how, &mut goes_on)?;
     poll.figures.last_success.set_time(clock::wall_seconds());
-    let stale = head.warning(tree, managed.max_age);
+    let stale = head.warning(tree, managed.rules().max_age);
     let stale = stale.map(|text| (RepositoryFault::Stale, text));
 
     Ok(match found {

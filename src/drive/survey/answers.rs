@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::id::{HostName, NamedHost, TreeName};
 use crate::manifest::ReleaseId;
 use crate::wire::message::Tombstone;
 use crate::wire::query::{QueryAnswer, TreeReport};
 
-/// A host with an answer or a beacon.
-#[derive(Debug, Clone)]
-pub(super) struct HostAnswer {
+/// A host with an answer or a beacon. A daemon passes it to a command as JSON.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct HostAnswer {
     pub(super) host: HostName,
     /// Name, with the address if another host has the same name.
     pub(super) named: NamedHost,
@@ -18,7 +20,40 @@ pub(super) struct HostAnswer {
     /// Trees named by the beacon.
     pub(super) trees: Vec<TreeName>,
     /// Answer to the query; an old makuo sends none.
+    #[serde(with = "as_message")]
     pub(super) answer: Option<QueryAnswer>,
+}
+
+/// An answer in JSON: the message of the wire, in base64.
+mod as_message {
+    use base64ct::{Base64, Encoding};
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::wire::Message;
+    use crate::wire::query::QueryAnswer;
+
+    pub(super) fn serialize<S: Serializer>(
+        answer: &Option<QueryAnswer>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        let bytes = |answer: &QueryAnswer| Message::Answer(answer.clone()).encode();
+        let text = answer.as_ref().map(|a| Base64::encode_string(&bytes(a)));
+        text.serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<QueryAnswer>, D::Error> {
+        let Some(text) = Option::<String>::deserialize(from)? else {
+            return Ok(None);
+        };
+        let bytes = Base64::decode_vec(&text).map_err(D::Error::custom)?;
+        match Message::decode(&bytes) {
+            Ok(Message::Answer(answer)) => Ok(Some(answer)),
+            _ => Err(D::Error::custom("no answer of a host")),
+        }
+    }
 }
 
 impl HostAnswer {

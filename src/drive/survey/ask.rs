@@ -10,10 +10,13 @@ use std::time::Duration;
 use super::answers::{HostAnswer, add_addresses};
 use super::probe::{self, QUICK_ROUNDS, SurveyProbe};
 use super::roll_call::RollCall;
+use super::strangers::strangers;
 use crate::Result;
 use crate::drive::clock;
 use crate::drive::endpoint::{Arrived, GroupLinks};
+use crate::drive::silence::silence;
 use crate::id::{HostName, InstanceId, Serial, TreeName};
+use crate::outcome::Survey;
 use crate::proto::Dest;
 use crate::proto::control::Control;
 use crate::proto::members::MAX_MEMBERS;
@@ -30,20 +33,28 @@ const MAX_ASKED_ALONE: usize = 64;
 /// Asks for `tree`, or all trees, and the bytes of the release `serial`; sorted by name.
 ///
 /// Ends when all hosts with the tree have answered, at the latest after `longest`.
-pub(super) fn ask(
+pub fn ask(
     network: impl Into<GroupLinks>,
     tree: Option<&TreeName>,
     serial: Option<Serial>,
     longest: Duration,
-) -> Result<Vec<HostAnswer>> {
+) -> Result<Survey<Vec<HostAnswer>>> {
     let ask = Query {
         number: clock::seed(),
         tree: tree.cloned(),
         serial,
     };
 
-    let (query, _) = probe::run(network, longest, |began| FleetQuery::new(began, ask))?;
-    Ok(query.end())
+    let (query, endpoint) = probe::run(network, longest, |began| FleetQuery::new(began, ask))?;
+    let strangers = strangers(query.roll_call.table(), &endpoint);
+    let hosts = query.end();
+    let silence = hosts.is_empty().then(|| silence(&endpoint));
+
+    Ok(Survey {
+        found: hosts,
+        strangers,
+        silence,
+    })
 }
 
 /// A query in progress.

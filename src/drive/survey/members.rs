@@ -1,28 +1,29 @@
 //! Finds the hosts of a network, without a session.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::probe::{self, SurveyProbe};
 use super::roll_call::RollCall;
+use super::strangers::strangers;
 use crate::Result;
-use crate::drive::clock;
 use crate::drive::endpoint::{Arrived, GroupLinks};
+use crate::drive::silence::silence;
 use crate::id::{HostName, InstanceId};
-use crate::outcome::Stranger;
 use crate::outcome::{MemberInfo, Survey};
 use crate::proto::control::Control;
 use crate::units::Moment;
 use crate::wire::fragment::Reassembly;
 use crate::wire::message::Hello;
-use crate::wire::seal::OpenError;
 use crate::wire::{Datagram, Message};
 
 /// Returns the hosts that answer within `longest`, sorted by name, and the peers whose datagrams do
 /// not open here or there.
 ///
 /// Ends early once all hosts known to the others have answered.
-pub fn members(network: impl Into<GroupLinks>, longest: Duration) -> Result<Survey> {
+pub fn members(
+    network: impl Into<GroupLinks>,
+    longest: Duration,
+) -> Result<Survey<Vec<MemberInfo>>> {
     let (probe, endpoint) = probe::run(network, longest, MembersProbe::new)?;
     let found = probe.roll_call.table().iter();
     let mut members: Vec<MemberInfo> = found.map(|(_, member)| member.into()).collect();
@@ -30,20 +31,12 @@ pub fn members(network: impl Into<GroupLinks>, longest: Duration) -> Result<Surv
 
     let is_found = |name: &HostName| members.iter().any(|member| member.host == *name);
     let table = probe.roll_call.end(is_found);
-    let mut strangers: BTreeSet<Stranger> =
-        endpoint.unheard().recent(clock::since_epoch()).collect();
-    let plain = table
-        .iter()
-        .flat_map(|(_, m)| m.hello.strangers.iter().flatten());
-
-    strangers.extend(plain.map(|&address| Stranger {
-        address,
-        kind: OpenError::Plain,
-    }));
+    let silence = members.is_empty().then(|| silence(&endpoint));
 
     Ok(Survey {
-        members,
-        strangers: strangers.into_iter().collect(),
+        strangers: strangers(&table, &endpoint),
+        found: members,
+        silence,
     })
 }
 

@@ -11,10 +11,13 @@ mod probe;
 mod releases;
 mod roll_call;
 mod standings;
+mod strangers;
 
+pub use answers::HostAnswer;
+pub use ask::ask;
 pub use members::members;
-pub use releases::{KeptHeader, log, release};
-pub use standings::status;
+pub use releases::{KeptHeader, log, log_of, release};
+pub use standings::{standings, status};
 
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ use crate::drive::endpoint::GroupLinks;
 use crate::id::{HostName, NamedHost, Serial, TreeName};
 use crate::keys::{Namespace, verify};
 use crate::manifest::{Release, ReleaseId};
-use crate::outcome::{LogRelease, ReleaseLog};
+use crate::outcome::{LogRelease, ReleaseLog, Survey};
 use crate::units::{ByteSize, WallTime};
 use crate::wire::query::{ReleaseReport, TreeReport};
 
@@ -19,8 +19,9 @@ pub fn log(
     network: impl Into<GroupLinks>,
     tree: &TreeName,
     longest: Duration,
-) -> Result<ReleaseLog> {
-    Ok(log_of(tree, &ask(network, Some(tree), None, longest)?))
+) -> Result<Survey<ReleaseLog>> {
+    let answers = ask(network, Some(tree), None, longest)?;
+    Ok(answers.map(|hosts| log_of(tree, &hosts)))
 }
 
 /// A host that keeps a release, with the header's exact bytes and signature.
@@ -34,7 +35,7 @@ pub fn release(
     serial: Serial,
     longest: Duration,
 ) -> Result<Vec<KeptHeader>> {
-    let hosts = ask(network, Some(tree), Some(serial), longest)?;
+    let hosts = ask(network, Some(tree), Some(serial), longest)?.found;
     let bytes = hosts
         .into_iter()
         .filter_map(|h| Some((h.host, h.answer?.release?)));
@@ -44,7 +45,7 @@ pub fn release(
 }
 
 /// Combines the answers about `tree`.
-pub(super) fn log_of(tree: &TreeName, hosts: &[HostAnswer]) -> ReleaseLog {
+pub fn log_of(tree: &TreeName, hosts: &[HostAnswer]) -> ReleaseLog {
     let mut log = ReleaseLog {
         tree: tree.clone(),
         hosts: Vec::new(),
@@ -62,10 +63,15 @@ pub(super) fn log_of(tree: &TreeName, hosts: &[HostAnswer]) -> ReleaseLog {
                 if report.running.is_some() && shown.is_none() {
                     log.unshown.push(host.named.clone());
                 }
-                report
-                    .releases
-                    .iter()
-                    .for_each(|release| add(&mut releases, &host.named, release, shown));
+                report.releases.iter().for_each(|release| {
+                    add(
+                        &mut releases,
+                        &host.named,
+                        release,
+                        shown,
+                        report.targets.clone(),
+                    )
+                });
             }
             None => log.silent.push(host.named.clone()),
         }
@@ -111,6 +117,7 @@ fn add(
     host: &NamedHost,
     report: &ReleaseReport,
     shown: Option<ReleaseId>,
+    targets: Option<Vec<String>>,
 ) {
     let key = (report.serial, report.created, report.id.to_string());
     let release = releases.entry(key).or_insert_with(|| LogRelease {
@@ -123,6 +130,7 @@ fn add(
         bytes: ByteSize(report.bytes),
         content: report.content.unwrap_or(report.id.0),
         part: report.part,
+        targets: None,
         running: Vec::new(),
         shown: Vec::new(),
         buried: Vec::new(),
@@ -135,6 +143,7 @@ fn add(
 
     release.kept.push(host.clone());
     if report.running {
+        release.targets = targets.or(release.targets.take());
         release.running.push(host.clone());
         release
             .shown

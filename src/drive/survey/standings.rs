@@ -9,7 +9,7 @@ use crate::Result;
 use crate::drive::endpoint::GroupLinks;
 use crate::id::{HostName, NamedHost, Serial, TreeName};
 use crate::manifest::ReleaseId;
-use crate::outcome::{Standing, TreeStatus};
+use crate::outcome::{Standing, Survey, TreeStatus};
 use crate::proto::receiver::matches_name;
 use crate::wire::query::TreeReport;
 
@@ -18,9 +18,10 @@ pub fn status(
     network: impl Into<GroupLinks>,
     tree: Option<&TreeName>,
     longest: Duration,
-) -> Result<Vec<Standing>> {
+) -> Result<Survey<Vec<Standing>>> {
     // The list of releases is not needed: ask for all trees and pick one.
-    Ok(standings(tree, &ask(network, None, None, longest)?))
+    let answers = ask(network, None, None, longest)?;
+    Ok(answers.map(|hosts| standings(tree, &hosts)))
 }
 
 /// A running release of a host.
@@ -61,7 +62,8 @@ fn is_for(report: &TreeReport, name: &HostName) -> bool {
     })
 }
 
-pub(super) fn standings(tree: Option<&TreeName>, hosts: &[HostAnswer]) -> Vec<Standing> {
+/// Returns the state of `tree`, or of all trees, by the answers of the hosts.
+pub fn standings(tree: Option<&TreeName>, hosts: &[HostAnswer]) -> Vec<Standing> {
     let stones = tombstones(hosts);
     let runs = runs(hosts, &stones);
     let mut all = Vec::new();

@@ -1,16 +1,50 @@
 //! Tests of the helper process.
 
+use std::ffi::OsString;
+
 use super::super::tests::context as test_context;
 use super::*;
 
 /// Runs the helper as a thread of this process.
 fn beside(hooks: &Hooks) -> (HelperProcess, std::thread::JoinHandle<io::Result<()>>) {
     let (mine, its) = UnixStream::pair().expect("a pair");
-    let thread = std::thread::spawn(move || serve(&its));
-    HOOK_FRAMES
-        .write(&mine, &WireHooks::from(hooks))
-        .expect("it listens");
+    let thread = std::thread::spawn(move || serve(&its, reread));
+    let begin = Begin {
+        hooks: WireHooks::from(hooks),
+        source: HookSource::new(Path::new("/etc/makuo/makuo.toml"), "www"),
+    };
+    HOOK_FRAMES.write(&mine, &begin).expect("it listens");
     (HelperProcess(Arc::new(Mutex::new(mine))), thread)
+}
+
+/// The commands of a reload: named by the source.
+fn reread(source: &HookSource) -> crate::Result<Hooks> {
+    let (file, tree) = source.parts();
+    Ok(Hooks {
+        before: Some(sh(&format!("echo {} {tree}; exit 4", file.display()))),
+        ..Hooks::default()
+    })
+}
+
+#[test]
+fn commands_are_read_again_by_the_process_itself() {
+    let hooks = Hooks {
+        after: Some(sh("true")),
+        ..Hooks::default()
+    };
+    let (helper, thread) = beside(&hooks);
+    let now = helper.reload().expect("it answers");
+    assert!(now.after.is_none(), "the old commands are gone");
+
+    let never = AtomicBool::new(false);
+    let context = test_context();
+    let ran = now
+        .run(Phase::Before, &context, &never)
+        .expect("there is one");
+    let failure = ran.expect_err("exits with 4");
+    assert_eq!(failure.output.trim(), "/etc/makuo/makuo.toml www");
+    drop((now, helper));
+    thread.join().expect("no defect").expect("a good end");
 }
 
 fn sh(script: &str) -> Command {

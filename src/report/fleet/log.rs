@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::buried::buried;
 use crate::id::NamedHost;
 use crate::keys::shown_time;
-use crate::outcome::{LogRelease, ReleaseLog};
+use crate::outcome::{LogRelease, ReleaseLog, Survey};
 use crate::report::paint::Tint;
 use crate::report::table::{Align, Cell, TextTable};
 use crate::report::words;
@@ -167,10 +167,12 @@ pub(in crate::report) struct LogResult<'a> {
     hosts: Vec<String>,
     without: Vec<String>,
     silent: Vec<String>,
+    strangers: usize,
 }
 
 impl<'a> LogResult<'a> {
-    pub(in crate::report) fn new(log: &'a ReleaseLog) -> Self {
+    pub(in crate::report) fn new(survey: &'a Survey<ReleaseLog>) -> Self {
+        let log = &survey.found;
         Self {
             tree: log.tree.as_str(),
             serial: log.newest().map(|s| s.0),
@@ -178,6 +180,7 @@ impl<'a> LogResult<'a> {
             hosts: names(&log.hosts),
             without: names(&log.without()),
             silent: names(&log.silent),
+            strangers: survey.strangers.len(),
         }
     }
 }

@@ -1,12 +1,15 @@
-//! Output of `makuo log` and `makuo status`: rows and notes for people, lines for scripts.
+//! Output of `makuo log`, `makuo status` and `makuo members`: rows and notes for people, lines for
+//! scripts.
 //!
 //! Pure; knows neither stream nor colour.
 
 mod buried;
 mod log;
+mod members;
 mod status;
 
 pub(super) use log::{LogResult, ReleaseLine, log_notes, releases};
+pub(super) use members::members;
 pub(super) use status::{StandingLine, StatusResult, standings, summary};
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::buried::buried;
-use crate::outcome::Standing;
+use crate::outcome::{Standing, Survey};
 use crate::report::paint::Tint;
 use crate::report::table::{Cell, TextTable};
 use crate::report::words;
@@ -175,7 +175,7 @@ fn trouble(standing: &Standing) -> Option<String> {
 /// Formats the number of hosts, and of hosts that need attention.
 pub(in crate::report) fn summary(standings: &[Standing]) -> String {
     let all = words::count(count(standings, |_| true) as u64, "host");
-    let behind = match count(standings, is_behind) {
+    let behind = match count(standings, Standing::is_behind) {
         0 => "none behind".to_string(),
         n => format!("{n} behind"),
     };
@@ -190,6 +190,11 @@ pub(in crate::report) fn summary(standings: &[Standing]) -> String {
         n => format!(", {n} with an old release"),
     };
 
+    let failed = match count(standings, Standing::has_failed) {
+        0 => String::new(),
+        n => format!(", {n} failed"),
+    };
+
     let buried = match count(standings, |s| s.tombstone.is_some()) {
         0 => String::new(),
         n => format!(", {n} with a release that was taken back or stopped"),
@@ -200,7 +205,7 @@ pub(in crate::report) fn summary(standings: &[Standing]) -> String {
         n => format!(", {n} split by two releases of one number"),
     };
 
-    format!("{all}, {behind}{buried}{split}{old}{silent}")
+    format!("{all}, {behind}{failed}{buried}{split}{old}{silent}")
 }
 
 /// Counts hosts; two hosts of the same name are two.
@@ -220,16 +225,11 @@ fn hosts(standings: &[Standing], of: impl Fn(&Standing) -> bool) -> BTreeSet<Str
 }
 
 fn hosts_behind(standings: &[Standing]) -> BTreeSet<String> {
-    hosts(standings, is_behind)
+    hosts(standings, Standing::is_behind)
 }
 
 fn hosts_with_old(standings: &[Standing]) -> BTreeSet<String> {
     hosts(standings, |s| stale(s).is_some())
-}
-
-/// Returns true if a release, or a part of one, is missing.
-fn is_behind(standing: &Standing) -> bool {
-    standing.behind.is_some() || standing.lacks.is_some() || !standing.lacks_parts.is_empty()
 }
 
 /// Standing of a host, for scripts.
@@ -334,15 +334,22 @@ pub(in crate::report) struct StatusResult {
     behind: BTreeSet<String>,
     stale: BTreeSet<String>,
     silent: BTreeSet<String>,
+    failed: BTreeSet<String>,
+    drifted: BTreeSet<String>,
+    strangers: usize,
 }
 
 impl StatusResult {
-    pub(in crate::report) fn new(standings: &[Standing]) -> Self {
+    pub(in crate::report) fn new(survey: &Survey<Vec<Standing>>) -> Self {
+        let standings = &survey.found;
         Self {
             hosts: count(standings, |_| true),
             behind: hosts_behind(standings),
             stale: hosts_with_old(standings),
             silent: hosts(standings, |s| s.status.is_none()),
+            failed: hosts(standings, Standing::has_failed),
+            drifted: hosts(standings, Standing::has_drift),
+            strangers: survey.strangers.len(),
         }
     }
 }

@@ -7,10 +7,10 @@ use crate::id::NamedHost;
 use crate::id::{Serial, TreeName};
 use crate::manifest::ReleaseId;
 use crate::outcome::TreeStatus;
-use crate::outcome::{LogRelease, ReleaseLog, Standing};
+use crate::outcome::{LogRelease, ReleaseLog, Standing, Survey};
 use crate::report::paint::Painter;
 use crate::report::sample::{SharedBuffer, host};
-use crate::report::{HumanReport, Json, Verbosity};
+use crate::report::{HumanReport, Json, Report, Verbosity};
 use crate::units::{ByteSize, WallTime};
 use crate::wire::query::{RepositoryTrouble, Stale, TreeActivity, Trouble};
 
@@ -37,6 +37,7 @@ fn log() -> ReleaseLog {
         bytes: ByteSize(serial * 2_000_000),
         content: BlockHash::of(&serial.to_be_bytes()),
         part: serial == 15,
+        targets: None,
         shown: Vec::new(),
         buried: Vec::new(),
         running: some(running),
@@ -145,6 +146,15 @@ fn fleet() -> Vec<Standing> {
     ]
 }
 
+/// The answers of hosts that all hear each other.
+fn heard<T>(found: T) -> Survey<T> {
+    Survey {
+        found,
+        strangers: Vec::new(),
+        silence: None,
+    }
+}
+
 fn human(tell: impl FnOnce(&mut HumanReport)) -> String {
     let out = SharedBuffer::default();
     let messages = SharedBuffer::default();
@@ -165,23 +175,23 @@ fn json(tell: impl FnOnce(&mut Json)) -> String {
 
 #[test]
 fn a_log() {
-    insta::assert_snapshot!(human(|h| h.log(&log())));
+    insta::assert_snapshot!(human(|h| h.log(&heard(log()))));
 }
 
 #[test]
 fn a_log_for_scripts() {
-    insta::assert_snapshot!(json(|j| j.log(&log())));
+    insta::assert_snapshot!(json(|j| j.log(&heard(log()))));
 }
 
 #[test]
 fn a_status() {
-    insta::assert_snapshot!(human(|h| h.status(&fleet())));
+    insta::assert_snapshot!(human(|h| h.status(&heard(fleet()))));
     assert_eq!(summary(&fleet()[..1]), "1 host, none behind");
 }
 
 #[test]
 fn a_status_for_scripts() {
-    insta::assert_snapshot!(json(|j| j.status(&fleet())));
+    insta::assert_snapshot!(json(|j| j.status(&heard(fleet()))));
 }
 
 #[test]
@@ -202,7 +212,7 @@ fn hosts_of_one_name_have_their_addresses_everywhere() {
     let mut log = log();
     log.releases[1].running = vec![one.clone()];
     log.silent = vec![one.clone()];
-    let shown = human(|h| h.log(&log));
+    let shown = human(|h| h.log(&heard(log.clone())));
 
     assert!(
         shown.contains("runs on web3 (10.0.0.4)")
@@ -210,28 +220,69 @@ fn hosts_of_one_name_have_their_addresses_everywhere() {
         "{shown}"
     );
 
-    assert!(json(|j| j.log(&log)).contains(r#""running":["web3 (10.0.0.4)"]"#));
+    assert!(json(|j| j.log(&heard(log.clone()))).contains(r#""running":["web3 (10.0.0.4)"]"#));
     let mut fleet = fleet();
     fleet[2].named = one.clone();
     fleet[0].split = vec![one];
-    let shown = human(|h| h.status(&fleet));
+    let shown = human(|h| h.status(&heard(fleet.clone())));
 
     assert!(
         shown.contains("split: another www@17 on web3 (10.0.0.4)"),
         "{shown}"
     );
 
-    assert!(json(|j| j.status(&fleet)).contains(r#""behind":["web3 (10.0.0.4)","web4"]"#));
+    assert!(
+        json(|j| j.status(&heard(fleet.clone())))
+            .contains(r#""behind":["web3 (10.0.0.4)","web4"]"#)
+    );
 }
 
 #[test]
 fn a_part_that_a_host_lacks_is_told() {
     let mut fleet = fleet();
     fleet[0].lacks_parts = vec![Serial(14), Serial(16)];
-    let shown = human(|h| h.status(&fleet[..1]));
+    let shown = human(|h| h.status(&heard(fleet[..1].to_vec())));
     assert!(
         shown.contains("lacks www@14, www@16, sent to others before") && shown.contains("1 behind"),
         "{shown}"
     );
-    assert!(json(|j| j.status(&fleet[..1])).contains(r#""lacks_parts":[14,16]"#));
+    assert!(json(|j| j.status(&heard(fleet[..1].to_vec()))).contains(r#""lacks_parts":[14,16]"#));
+}
+
+#[test]
+fn a_further_look_has_a_line_for_each_change_and_none_for_ages() {
+    let out = SharedBuffer::default();
+    let messages = SharedBuffer::default();
+    let mut report = Report::HumanReport(HumanReport::to(
+        Box::new(out.clone()),
+        Box::new(messages.clone()),
+        Painter::PLAIN,
+        Verbosity::Normal,
+    ));
+
+    let first = heard(fleet());
+    report.look(None, &first);
+    assert_eq!(out.text().lines().count(), 5, "{}", out.text());
+
+    let mut later = first.clone();
+    for standing in &mut later.found {
+        let status = standing.status.as_mut();
+        let trouble = status.and_then(|status| status.trouble.as_mut());
+        trouble.into_iter().for_each(|trouble| trouble.age += 60);
+    }
+    report.look(Some(&first), &later);
+    assert_eq!(out.text().lines().count(), 5, "{}", out.text());
+
+    let mut changed = later.clone();
+    changed.found.remove(4);
+    changed.found[2].behind = None;
+    report.look(Some(&later), &changed);
+    let text = out.text();
+    let new: Vec<&str> = text.lines().skip(5).collect();
+    assert_eq!(new.len(), 2, "{text}");
+    assert!(
+        new[0].contains(" UTC  web3  www@16") && !new[0].contains("behind"),
+        "{text}"
+    );
+    assert!(new[1].ends_with(" UTC  web5  www  gone"), "{text}");
 }

@@ -1,7 +1,9 @@
 //! The directory of a tree and its state directory, opened and locked for this process. Every step
 //! of a commit works on a worktree, which knows no commit itself.
 
+use std::ffi::OsStr;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -217,28 +219,46 @@ fn open_root(name: &TreeName, path: &Path, follow_links: bool) -> Result<Root> {
         Err(e) => return Err(unopened(path, e)),
     }
 
-    make_root(path, follow_links).map_err(|e| {
-        Error::io(
-            &format!("cannot make the directory of tree {name},"),
-            path,
-            e,
-        )
-        .hint("make the directory that it is in, or correct the tree's path")
-    })?;
+    make_root(path, follow_links).map_err(|e| unmade(name, path, e))?;
     open_dir(path, follow_links)
 }
 
-fn make_root(path: &Path, follow_links: bool) -> io::Result<()> {
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(io::ErrorKind::NotFound.into());
-    };
+/// Finds out whether the tree's directory can be opened, or made, and changes nothing.
+pub fn check_dir(name: &TreeName, path: &Path, follow_links: bool) -> Result<()> {
+    match through(path, follow_links) {
+        Ok(_) => return Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(unopened(path, e)),
+    }
 
-    let parent = symlinks::open(None, parent, links_of(follow_links))?;
+    parent_of(path, follow_links)
+        .map(drop)
+        .map_err(|e| unmade(name, path, e))
+}
+
+/// Error for a directory that cannot be made.
+fn unmade(name: &TreeName, path: &Path, e: io::Error) -> Error {
+    let action = format!("cannot make the directory of tree {name},");
+    Error::io(&action, path, e).hint("make the directory that it is in, or correct the tree's path")
+}
+
+fn make_root(path: &Path, follow_links: bool) -> io::Result<()> {
+    let (parent, name) = parent_of(path, follow_links)?;
     Ok(rustix::fs::mkdirat(
         parent,
         name,
         rustix::fs::Mode::from_bits_truncate(0o777),
     )?)
+}
+
+/// The directory above `path`, and the last component.
+fn parent_of(path: &Path, follow_links: bool) -> io::Result<(OwnedFd, &OsStr)> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::NotFound.into());
+    };
+
+    let parent = symlinks::open(None, parent, links_of(follow_links))?;
+    Ok((parent, name))
 }
 
 fn through(path: &Path, follow_links: bool) -> io::Result<Root> {

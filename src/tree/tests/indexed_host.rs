@@ -131,6 +131,7 @@ impl Host {
         let host = HostRules {
             protect: &self.world.protect,
             max_delete: Limit::NONE,
+            reports_limits: false,
             owners: &owners,
             spared: &[],
         };

@@ -474,6 +474,7 @@ fn after_an_exchange_only_what_changed_is_read_again() {
         protect: &world.protect,
         spared: &[],
         max_delete: Limit::NONE,
+        reports_limits: false,
         owners: &names,
     };
 

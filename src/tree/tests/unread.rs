@@ -78,6 +78,7 @@ impl Host {
             protect,
             spared: &[],
             max_delete: Limit::NONE,
+            reports_limits: false,
             owners: &names,
         };
 

@@ -415,6 +415,7 @@ impl World {
             protect: &self.protect,
             spared: &[],
             max_delete: Limit::NONE,
+            reports_limits: false,
             owners: &names,
         };
 

@@ -143,6 +143,7 @@ fn compare(old: &Manifest<Memory>, new: &Manifest<Memory>) -> usize {
         protect: &PathFilter::at_top::<&str>(&[]),
         spared: &[],
         max_delete: Limit::NONE,
+        reports_limits: false,
         owners: &Nobody,
     };
 

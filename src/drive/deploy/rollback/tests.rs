@@ -36,6 +36,7 @@ fn log(releases: &[(u64, &str, &str, &str)]) -> ReleaseLog {
         bytes: ByteSize(0),
         content: BlockHash::of(content.as_bytes()),
         part: content.starts_with("part"),
+        targets: None,
         running: hosts(running),
         shown: hosts(running),
         buried: Vec::new(),
