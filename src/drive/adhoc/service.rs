@@ -153,12 +153,12 @@ impl AdhocService {
 
     /// Asks all hosts for the state of their trees, for at most `longest`.
     pub fn ask_status(&self, longest: Duration) -> Result<Vec<Standing>> {
-        survey::status(self.join()?, None, longest)
+        Ok(survey::status(self.join()?, None, longest)?.found)
     }
 
     /// Asks all hosts for the releases of `tree`, for at most `longest`.
     pub fn ask_log(&self, tree: &TreeName, longest: Duration) -> Result<ReleaseLog> {
-        survey::log(self.join()?, tree, longest)
+        Ok(survey::log(self.join()?, tree, longest)?.found)
     }
 
     /// Joins the group for a session that this host sends, runs and counts it.

@@ -142,6 +142,7 @@ fn a_release_is_shown_with_its_hosts() {
         bytes: ByteSize(3000),
         content: BlockHash::of(b"y"),
         part: false,
+        targets: None,
         running: vec![name.clone().into()],
         shown: Vec::new(),
         buried: Vec::new(),
