@@ -152,14 +152,14 @@ pub(super) fn check_grant(
         .map_err(|e| format!("the order that came with the release is not signed: {e}"))?;
     let order = Order::decode(&grant.order).ok_or("what came with the release is no order")?;
     let is_for_us = order.permits(&host.name, grant.hosts.as_ref());
-    let fits = order.kind == OrderKind::Commit && order.release == release.id() && is_for_us;
+    let commits = order.kind == OrderKind::Commit && order.release == release.id();
 
-    match fits && by == *key {
-        true => Ok(()),
-        false if !is_for_us && by == *key => {
+    match (commits && by == *key, is_for_us) {
+        (true, true) => Ok(()),
+        (true, false) => {
             Err("its sender ordered other hosts to commit it, and not this one".into())
         }
-        false => Err("what came with the release is no order of its key to commit it".into()),
+        (false, _) => Err("what came with the release is no order of its key to commit it".into()),
     }
 }
 

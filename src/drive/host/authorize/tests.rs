@@ -169,32 +169,32 @@ fn only_the_order_that_committed_a_release_lets_it_be_made_up() {
     );
 
     for (by, namespace, order, word) in [
-        (2, Namespace::ORDER, commit(), "not one to commit"),
+        (2, Namespace::ORDER, commit(), "no order of its key"),
         (1, Namespace::RELEASE, commit(), "not signed"),
         (
             1,
             Namespace::ORDER,
             order(&other, OrderKind::Commit, None),
-            "not one to commit",
+            "no order of its key",
         ),
         (
             1,
             Namespace::ORDER,
             order(&release, OrderKind::Prepare, None),
-            "not one to commit",
+            "no order of its key",
         ),
         (
             1,
             Namespace::ORDER,
             order(&release, OrderKind::Abort, None),
-            "not one to commit",
+            "no order of its key",
         ),
         // This order was for earlier hosts only.
         (
             1,
             Namespace::ORDER,
             order(&release, OrderKind::Commit, Some("web0")),
-            "not one to commit",
+            "ordered other hosts",
         ),
         (1, Namespace::ORDER, vec![0xff; 9], "no order"),
     ] {
