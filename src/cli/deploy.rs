@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use super::args::{DeployArgs, SessionArgs};
 use super::{network, sign, store};
 use crate::config::NetworkConfig;
@@ -86,12 +88,15 @@ pub(super) fn run(args: &DeployArgs, config: Option<&Path>, report: &mut Report)
 /// Runs a session, reports it, and returns the exit code.
 pub(super) fn session(options: &SessionOptions, report: &mut Report) -> Result<u8> {
     network::note_plain(&options.network, report);
+    let engine = deploy_options(options, sign::signer(&options.key)?)?;
+    let interrupt = Interrupt::default();
+    handle_ctrl_c(interrupt.clone());
     report.start(&format!(
         "{}: {}",
         options.spec.tree,
         printable(options.spec.source.as_os_str().as_encoded_bytes())
     ));
-    let outcome = run_deploy(options, report)?;
+    let outcome = run_until(&interrupt, options, engine, report)?;
     report.outcome(&outcome);
 
     Ok(outcome.exit.code())
@@ -132,7 +137,8 @@ fn session_to(
     let place = (store, url.to_string(), newest);
     engine.publisher = Some(publisher(place, publication, &options.spec));
 
-    let outcome = run_until(interrupt, options, engine, report)?;
+    handle_ctrl_c(interrupt.clone());
+    let outcome = run_until(&interrupt, options, engine, report)?;
     report.outcome(&outcome);
     Ok(outcome.exit.code())
 }
@@ -216,23 +222,15 @@ pub(super) fn check_targets(targets: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Scans, signs and runs the session, with events to `observer`. Ctrl-C ends it without a commit; a
-/// second one ends the process.
-fn run_deploy(options: &SessionOptions, observer: &mut dyn Observer) -> Result<Outcome> {
-    let signer = sign::signer(&options.key)?;
-    let engine = deploy_options(options, signer)?;
-    run_until(Interrupt::default(), options, engine, observer)
-}
-
+/// Runs the session, with events to `observer`, until its end or the interrupt.
 fn run_until(
-    interrupt: Interrupt,
+    interrupt: &Interrupt,
     options: &SessionOptions,
     engine: DeployOptions,
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
     let links = network::open(&options.network)?;
-    handle_ctrl_c(interrupt.clone());
-    deploy::run(links, engine, ReleaseOrigin::Scan, &interrupt, observer)
+    deploy::run(links, engine, ReleaseOrigin::Scan, interrupt, observer)
 }
 
 /// Options of the engine.
@@ -277,27 +275,29 @@ pub(super) fn cache_dir() -> Option<PathBuf> {
 const LEFT: &str = "left at once: hosts that were ordered to commit go on by themselves, the \
                     others stay as they are; `makuo status` shows both";
 
-/// Starts a thread that passes Ctrl-C on to `interrupt`; a second one ends the process.
+/// Starts a thread that passes Ctrl-C on to `interrupt`; a second one ends the process. From now on
+/// a signal no longer ends the process at once.
 pub(super) fn handle_ctrl_c(interrupt: Interrupt) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build();
     // Without the thread Ctrl-C ends the process at once, which leaves every host as it is.
+    let Ok(runtime) = runtime else { return };
+    let signals = {
+        let _inside = runtime.enter();
+        signal(SignalKind::interrupt())
+    };
+    let Ok(mut signals) = signals else { return };
+
     let _ = std::thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
-            let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
-                .enable_io()
-                .build()
-            else {
-                return;
-            };
-
-            runtime.block_on(async {
-                while tokio::signal::ctrl_c().await.is_ok() {
-                    if interrupt.interrupt() {
-                        end_display();
-                        let _ = writeln!(std::io::stderr(), "{LEFT}");
-                        std::process::exit(INTERRUPTED);
-                    }
+            while runtime.block_on(signals.recv()).is_some() {
+                if interrupt.interrupt() {
+                    end_display();
+                    let _ = writeln!(std::io::stderr(), "{LEFT}");
+                    std::process::exit(INTERRUPTED);
                 }
-            });
+            }
         });
 }

@@ -2,7 +2,7 @@
 //!
 //! Owns everything written to standard output (data, for a script or a pipe) and standard error
 //! (messages, for a person). Must not decide anything: outcomes and exit codes come from
-//! `drive::outcome` unchanged. A closed pipe (`makuo deploy | head`) silences the output and
+//! `outcome` unchanged. A closed pipe (`makuo deploy | head`) silences the output and
 //! nothing else: the deploy continues.
 
 mod display;

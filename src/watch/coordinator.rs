@@ -269,7 +269,7 @@ impl CoordinatorState {
 
         if wake_at.is_some_and(|at| at <= now) {
             if until.pause.as_deref().is_some_and(Path::exists) {
-                if !until.is_held {
+                if !until.is_held && due.is_some_and(|at| at <= now) {
                     return WaitStep::Act(Wake::Held);
                 }
                 wake_at = Some(now + PAUSE_POLL_INTERVAL);

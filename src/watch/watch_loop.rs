@@ -82,8 +82,7 @@ impl DeployTrouble {
     }
 }
 
-/// Forwards events and records the duration of the scan. The changes are told once they make a
-/// release.
+/// Forwards events and records the duration of the scan. Reports the changes when a release is made.
 struct ScanTimer<'a> {
     report: &'a mut Report,
     scan: Option<Duration>,

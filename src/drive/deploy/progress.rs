@@ -60,10 +60,6 @@ impl ProgressMeter {
         let measured = self.window.rate().filter(|rate| rate.0 > 0);
         let left = measured.map(|rate| rate.time_for(total - sent));
 
-        let mut pending = self.pending(machine, now);
-        let waiting = pending.len();
-        pending.truncate(MAX_LISTED_HOSTS);
-
         Some(ProgressReport {
             phase,
             sent: ByteSize(sent),
@@ -75,8 +71,8 @@ impl ProgressMeter {
             repaired: machine.stats().repaired,
             ready: machine.hosts().filter(|host| host.is_good(false)).count(),
             targets: machine.hosts().count(),
-            waiting,
-            pending,
+            waiting: self.awaited(machine).count(),
+            pending: self.pending(machine, now),
         })
     }
 
@@ -112,27 +108,31 @@ impl ProgressMeter {
         })
     }
 
-    /// Hosts that the session waits for, the furthest from the end of the phase first.
-    fn pending(&self, machine: &Sender, now: Moment) -> Vec<PendingHost> {
-        let mut hosts: Vec<&Host> = machine
+    /// Hosts that the session waits for.
+    fn awaited<'a>(&self, machine: &'a Sender) -> impl Iterator<Item = &'a Host> {
+        let audit = !self.is_deploy;
+        machine
             .hosts()
-            .filter(|host| machine.awaits(host, !self.is_deploy))
-            .collect();
-        hosts.sort_by_cached_key(|host| {
-            let stuck = now.since(host.progress).as_secs();
-            (host.stage, percent(host), Reverse(stuck), host.name.clone())
-        });
+            .filter(move |host| machine.awaits(host, audit))
+    }
 
-        hosts
-            .into_iter()
-            .map(|host| PendingHost {
-                host: machine.shown(host),
-                state: results::state_of(host, machine.fate(host), self.is_deploy, false),
-                percent: percent(host),
-                since: now.since(host.progress),
-                why: host.text.clone(),
-            })
-            .collect()
+    /// The awaited hosts that are the furthest from the end of the phase.
+    fn pending(&self, machine: &Sender, now: Moment) -> Vec<PendingHost> {
+        let mut hosts: Vec<&Host> = self.awaited(machine).collect();
+        let rank = |host: &Host| {
+            let stuck = now.since(host.progress).as_secs();
+            (host.stage, percent(host), Reverse(stuck))
+        };
+        hosts.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.name.cmp(&b.name)));
+
+        let of = |host: &Host| PendingHost {
+            host: machine.shown(host),
+            state: results::state_of(host, machine.fate(host), self.is_deploy, false),
+            percent: percent(host),
+            since: now.since(host.progress),
+            why: host.text.clone(),
+        };
+        hosts.into_iter().take(MAX_LISTED_HOSTS).map(of).collect()
     }
 }
 

@@ -19,14 +19,11 @@ const WORTH_A_WORD: Duration = Duration::from_secs(3);
 /// Gap between the parts of a row.
 const GAP: &str = "  ";
 
-/// Returns the rows for the progress: what happens, then how far hosts are, then the last of them.
+/// Returns the rows for the progress: the phase, the tally, then the hosts furthest behind.
 pub(super) fn rows(progress: &ProgressReport, size: Size) -> Vec<String> {
     let mut rows = vec![head(progress, size.columns)];
-    let mut tail = join(&tally(progress), ", ", size.columns);
-    if progress.pending.is_empty() && rows[0].is_empty() {
-        std::mem::swap(&mut rows[0], &mut tail);
-    }
-    if !tail.is_empty() {
+    let tail = join(&tally(progress), ", ", size.columns);
+    if !tail.is_empty() && size.rows > 1 {
         rows.push(tail);
     }
 
@@ -104,7 +101,7 @@ pub(super) fn cut(text: &str, columns: usize) -> String {
 }
 
 /// Columns of `text` at most: characters beyond ASCII may take two.
-fn width(text: &str) -> usize {
+pub(super) fn width(text: &str) -> usize {
     text.chars().map(width_of).sum()
 }
 
@@ -212,7 +209,6 @@ fn tally(progress: &ProgressReport) -> Vec<String> {
         }
         _ => match progress.waiting {
             0 => {}
-            1 => parts.push(format!("waiting for 1 of {targets}")),
             waiting => parts.push(format!("waiting for {waiting} of {targets}")),
         },
     }

@@ -31,7 +31,7 @@ impl ProgressLines {
             None => true,
             Some((word, batch, at)) => {
                 let is_other = word != phase.word() || batch != phase.batch();
-                // The time of another session begins anew.
+                // Each session starts at zero.
                 is_other || elapsed < at || elapsed - at >= LINE_INTERVAL
             }
         };

@@ -45,19 +45,35 @@ pub fn suspend_display<T>(write: impl FnOnce() -> T) -> T {
     }
 
     let _held = locked(&WRITING);
-    IS_WRITING.set(true);
+    let _mark = WritingMark::set();
     let shown = locked(&SHOWN).clone();
-    let written = match shown {
+    match shown {
         Some(shown) => shown.suspend(write),
         None => write(),
-    };
-    IS_WRITING.set(false);
-    written
+    }
+}
+
+/// Marks this thread as the one that writes, even if it panics meanwhile.
+struct WritingMark;
+
+impl WritingMark {
+    fn set() -> Self {
+        IS_WRITING.set(true);
+        Self
+    }
+}
+
+impl Drop for WritingMark {
+    fn drop(&mut self) {
+        IS_WRITING.set(false);
+    }
 }
 
 /// Removes the display from the screen, before the process ends early.
 pub fn end_display() {
-    if let Some(shown) = locked(&SHOWN).take() {
+    // Not under the lock: the display may be suspended for long.
+    let shown = locked(&SHOWN).take();
+    if let Some(shown) = shown {
         shown.finish_and_clear();
     }
 }

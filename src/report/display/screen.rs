@@ -10,6 +10,7 @@ use std::sync::Mutex;
 use indicatif::TermLike;
 
 use super::super::terminal::{self, Size};
+use super::frame;
 use crate::sync::locked;
 
 /// Erases the row of the cursor. Terminals may keep a screen that is erased as a whole.
@@ -100,7 +101,7 @@ impl Drawing {
             frame.text.push_str("\r\n");
         }
         frame.text.push_str(row);
-        frame.rows.push(row.chars().count());
+        frame.rows.push(frame::width(row));
     }
 
     /// Ends the frame and returns what to write.
@@ -121,7 +122,8 @@ impl TermLike for Screen {
         u16::try_from(size().rows).unwrap_or(u16::MAX)
     }
 
-    // A frame begins with moves over the rows of the last one, which are erased as they are now.
+    // A frame begins with moves over the rows of the last one. These are erased first, by their
+    // present height.
     fn move_cursor_up(&self, _: usize) -> io::Result<()> {
         self.begin();
         Ok(())

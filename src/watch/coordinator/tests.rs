@@ -85,6 +85,26 @@ fn a_pause_holds_what_was_gathered() {
 }
 
 #[test]
+fn a_pause_with_nothing_to_hold_is_not_told() {
+    let coordinator = coordinator();
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let until = Until {
+        checks: true,
+        pause: Some(file.path().into()),
+        ..Until::default()
+    };
+
+    // A full check is due, and no change.
+    let later = coordinator.now() + Duration::from_secs(700);
+    let step = coordinator.state().next(&until, later);
+    assert!(matches!(step, WaitStep::Sleep(Some(_))));
+
+    dirty(&coordinator);
+    let step = coordinator.state().next(&until, later);
+    assert!(matches!(step, WaitStep::Act(Wake::Held)));
+}
+
+#[test]
 fn the_second_word_to_stop_ends_what_is_under_way() {
     let coordinator = coordinator();
     let running = Interrupt::default();
