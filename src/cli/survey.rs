@@ -16,7 +16,7 @@ use crate::units::printable_path;
 use crate::{Error, Result};
 
 /// Interval between the end of a look and the next one.
-const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+const LOOK_AGAIN_INTERVAL: Duration = Duration::from_secs(2);
 /// Interval between two checks for Ctrl-C.
 const INTERRUPT_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -69,7 +69,7 @@ pub(super) fn follow<T: Looked>(
         report.look(before.as_ref(), &now);
 
         let mut waited = Duration::ZERO;
-        while waited < LOOK_INTERVAL && !interrupt.is_asked() {
+        while waited < LOOK_AGAIN_INTERVAL && !interrupt.is_asked() {
             std::thread::sleep(INTERRUPT_INTERVAL);
             waited += INTERRUPT_INTERVAL;
         }

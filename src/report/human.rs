@@ -1,7 +1,7 @@
 //! Text for people: results on standard output, messages on standard error.
 //!
-//! Owns the choice of lines for each verbosity; `summary` words the outcome, and `display` shows the
-//! progress. Does not know JSON. Does not judge: the outcome says what failed.
+//! Owns the choice of lines for each verbosity; `summary` words the outcome, and `display` shows
+//! the progress. Does not know JSON. Does not judge: the outcome says what failed.
 
 use std::collections::HashSet;
 use std::io::{IsTerminal, Write};

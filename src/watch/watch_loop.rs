@@ -82,7 +82,8 @@ impl DeployTrouble {
     }
 }
 
-/// Forwards events and records the duration of the scan. Reports the changes when a release is made.
+/// Forwards events and records the duration of the scan. Reports the changes when a release is
+/// made.
 struct ScanTimer<'a> {
     report: &'a mut Report,
     scan: Option<Duration>,

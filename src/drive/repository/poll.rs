@@ -52,7 +52,7 @@ pub struct RepositoryPoll {
 type FollowTrouble = (RepositoryFault, String);
 
 /// Result of a look: the head to remember, and the trouble.
-type Looked = (Option<KnownHead>, Option<FollowTrouble>);
+type PollFinding = (Option<KnownHead>, Option<FollowTrouble>);
 
 /// Takes releases as long as the process runs.
 pub fn follow(host: &Arc<LocalHost>, service: &AdhocService, poll: &RepositoryPoll) {
@@ -116,7 +116,7 @@ fn look(
     (known, rest): (&KnownHead, &mut Rest),
     yields: Duration,
     log: &mut CatchUpLog,
-) -> Result<Looked> {
+) -> Result<PollFinding> {
     let tree = &poll.tree;
     let handle = service.handle();
     let mut wait = Some(yields);
