@@ -106,7 +106,7 @@ impl Rereads {
     }
 }
 
-/// What a get makes of the bytes that come.
+/// Sink for the bytes of a get.
 pub(super) trait GetBody: Default {
     /// Takes the next bytes.
     fn take(&mut self, bytes: &[u8]);
@@ -191,10 +191,11 @@ impl<B: GetBody> SmallGet<B> {
                 self.body.take(bytes);
                 return None;
             }
-            GetReply::Bytes(_) => StoreFault::new(
-                FaultKind::TooLarge,
-                "the store sends a larger object than there can be",
-            ),
+            GetReply::Bytes(_) => {
+                let Get { object, max, .. } = &self.get;
+                let text = format!("the store sends more than {max} bytes of {object}");
+                StoreFault::new(FaultKind::TooLarge, &text)
+            }
             GetReply::End { etag } => {
                 let body = std::mem::take(&mut self.body);
                 return Some(SmallGot::Body(body, etag.clone()));

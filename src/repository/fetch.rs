@@ -190,10 +190,13 @@ impl Fetcher {
                 return self.lose(part.abandon(), is_old);
             }
             GetReply::End { .. } => {
-                StoreFault::new(FaultKind::Temporary, "the store cut its answer")
+                let text = format!("the store cut its answer for {}", part.pack.object());
+                StoreFault::new(FaultKind::Temporary, &text)
             }
             GetReply::NotModified => {
-                StoreFault::new(FaultKind::Temporary, "the store answers without a body")
+                let object = part.pack.object();
+                let text = format!("the store answers a request for {object} without a body");
+                StoreFault::new(FaultKind::Temporary, &text)
             }
             GetReply::Failed(fault) => fault,
         };

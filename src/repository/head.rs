@@ -116,7 +116,8 @@ pub enum HeadError {
     Illegal(String),
     /// Written by a newer makuo.
     #[error(
-        "its format is {0}, and this makuo reads format {REPOSITORY_FORMAT}: install a newer makuo"
+        "the repository has format {0}, and this makuo reads format {REPOSITORY_FORMAT}: install a \
+         newer makuo"
     )]
     Format(u16),
     /// Signed for another tree.

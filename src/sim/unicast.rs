@@ -1,8 +1,8 @@
 //! Networks where multicast does not reach all: each node sends all copies of its datagrams over
 //! its uplink, and hosts pass on relayed data, by the rules of `drive::endpoint`.
 //!
-//! The roster is not simulated: each node knows all others, and forgets none that is down. The
-//! sender may hear late of a host that was started again.
+//! The roster is not simulated: each node knows all others but the unlisted ones, and forgets none
+//! that is down. The sender may hear late of a host that was started again.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;

@@ -5,7 +5,10 @@
 //! pass it on within their groups. So no host sends more copies than there are groups and members
 //! of its own.
 //!
-//! Hosts that read them get lists of tags: three bytes a host instead of nine. A tag is a hash of
+//! Where nothing comes from a relay to a head, a third host helps: it has the relay among its own
+//! ones and the head in its group, and the relay leaves the head out.
+//!
+//! Hosts that read tags get lists of them: three bytes for a host instead of nine. A tag is a hash of
 //! the host under a key that depends on the session, so nobody can choose two hosts with one tag
 //! beforehand. Two hosts may have one tag by chance. Then one of them gets some datagrams twice,
 //! and none is lost.
@@ -25,7 +28,7 @@ const MAX_RELAY_TARGETS: usize = 4_096;
 /// Bytes of a tag.
 const HOST_TAG_BYTES: usize = 3;
 /// Odd number that spreads the bits of sessions with low numbers.
-const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+const KEY_MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Hosts that one host passes data on to.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -37,15 +40,16 @@ pub struct RelayTargets {
     /// host states its number, and the sender repeats its own list until that is the number.
     #[n(1)]
     pub number: u32,
-    /// One host of each other group. They get what the sender sent to this host.
+    /// One host of each other group, but those that a third host serves. They get what the sender sent to this host.
     #[n(2)]
     pub heads: Vec<InstanceId>,
-    /// All hosts of the group of this host, itself among them; with `multicast` itself alone. They
-    /// get what the sender sent to this host, and what a relay of another group sent to it as the
-    /// head.
+    /// All hosts of the group of this host, itself among them, and the host that it helps; with
+    /// `multicast` itself alone. They get what the sender sent to this host, and what one of
+    /// `relays` sent to it.
     #[n(3)]
     pub group: Vec<InstanceId>,
-    /// Hosts of other groups for which this host is the head, sorted.
+    /// Hosts of other groups for which this host is the head, and those whose place it takes at the
+    /// host that it helps, sorted.
     #[n(4)]
     pub relays: Vec<InstanceId>,
     /// Whether multicast reaches the group.
@@ -82,7 +86,7 @@ impl HostTag {
     /// Returns the tag of a host: the upper bits of the product with a random odd number, which
     /// two hosts share with a chance of at most one in 2^23.
     pub fn of(session: SessionId, host: InstanceId) -> Self {
-        let key = session.0.wrapping_mul(SPREAD) | 1;
+        let key = session.0.wrapping_mul(KEY_MULTIPLIER) | 1;
         let bits = u64::BITS - 8 * HOST_TAG_BYTES as u32;
         Self((host.0.wrapping_mul(key) >> bits) as u32)
     }
@@ -109,7 +113,7 @@ impl RelayTargets {
         }
     }
 
-    /// Number of hosts in the group of this host, itself among them.
+    /// Number of hosts in the list `group`.
     pub fn group_len(&self) -> usize {
         let tags = self.tags.as_ref();
         tags.map_or(self.group.len(), |tags| tags.group.0.len())

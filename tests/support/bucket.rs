@@ -36,6 +36,8 @@ struct State {
     pages: usize,
     /// The page that goes wrong, and how.
     fault: Option<(usize, PageFault)>,
+    /// A page of a part did not say how to ask for the next one.
+    has_no_token: bool,
     deletions: usize,
     /// Requests for the content of each object.
     gets: BTreeMap<String, usize>,
@@ -50,22 +52,8 @@ pub struct MemoryBucket {
 impl MemoryBucket {
     /// A bucket with the files below `dir`.
     pub fn of(dir: &Path) -> Self {
-        let mut objects = BTreeMap::new();
-        let mut open = vec![dir.to_path_buf()];
-        while let Some(folder) = open.pop() {
-            for entry in std::fs::read_dir(folder).expect("readable") {
-                let path = entry.expect("readable").path();
-                if path.is_dir() {
-                    open.push(path);
-                    continue;
-                }
-                let name = path.strip_prefix(dir).expect("below").display().to_string();
-                objects.insert(name, read(&path));
-            }
-        }
-
         let state = Arc::new(Mutex::new(State {
-            objects,
+            objects: objects_of(dir),
             ..State::default()
         }));
         let shared = Arc::clone(&state);
@@ -82,6 +70,11 @@ impl MemoryBucket {
         format!("http://{}/fleet", self.address)
     }
 
+    /// Replaces all objects by the files below `dir`.
+    pub fn refill(&self, dir: &Path) {
+        self.state.lock().expect("whole").objects = objects_of(dir);
+    }
+
     /// Requests for the content of an object so far.
     pub fn gets(&self, object: &str) -> usize {
         let state = self.state.lock().expect("whole");
@@ -93,11 +86,18 @@ impl MemoryBucket {
         let mut state = self.state.lock().expect("whole");
         state.pages = 0;
         state.fault = Some((page, fault));
+        state.has_no_token = false;
     }
 
     /// Pages since the last [`MemoryBucket::spoil`].
     pub fn pages(&self) -> usize {
         self.state.lock().expect("whole").pages
+    }
+
+    /// Whether [`PageFault::NoToken`] hid a page, since the last [`MemoryBucket::spoil`]. It spoils
+    /// no page that is the last one.
+    pub fn has_hidden(&self) -> bool {
+        self.state.lock().expect("whole").has_no_token
     }
 
     /// Objects that were deleted so far.
@@ -169,7 +169,9 @@ impl State {
         let mut body = String::from("<?xml version=\"1.0\"?><ListBucketResult>");
         if is_part {
             body += "<IsTruncated>true</IsTruncated>";
-            if fault != Some(PageFault::NoToken) {
+            if fault == Some(PageFault::NoToken) {
+                self.has_no_token = true;
+            } else {
                 body += &format!("<NextContinuationToken>{next}</NextContinuationToken>");
             }
         }
@@ -194,6 +196,23 @@ impl State {
             _ => Answer::new(200, &[], body.as_bytes()),
         }
     }
+}
+
+fn objects_of(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut objects = BTreeMap::new();
+    let mut open = vec![dir.to_path_buf()];
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(folder).expect("readable") {
+            let path = entry.expect("readable").path();
+            if path.is_dir() {
+                open.push(path);
+                continue;
+            }
+            let name = path.strip_prefix(dir).expect("below").display().to_string();
+            objects.insert(name, read(&path));
+        }
+    }
+    objects
 }
 
 fn etag(bytes: &[u8]) -> String {

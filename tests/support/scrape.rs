@@ -128,6 +128,7 @@ impl Scrape {
         let is_histogram = |name: &&String| self.kinds[*name] == "histogram";
         for name in self.kinds.keys().filter(is_histogram) {
             let mut last: BTreeMap<String, f64> = BTreeMap::new();
+            let mut whole = BTreeSet::new();
             for line in self.text.lines() {
                 let Some(rest) = line.strip_prefix(&format!("{name}_bucket")) else {
                     continue;
@@ -144,12 +145,19 @@ impl Scrape {
                     } else {
                         others + "}"
                     };
-                    assert_eq!(
-                        self.value(&format!("{name}_count{labels}")),
-                        count,
-                        "{line}"
-                    );
+                    let sum = self.value(&format!("{name}_count{labels}"));
+                    assert_eq!(sum, count, "{line}");
+                    whole.insert(labels);
                 }
+            }
+
+            // Each series has the bucket of all observations.
+            assert_eq!(last.len(), whole.len(), "{name}: {last:?}");
+            for suffix in ["_count", "_sum"] {
+                let sample = format!("{name}{suffix}");
+                let labels = self.samples.keys().filter_map(|s| s.strip_prefix(&sample));
+                let labels: BTreeSet<String> = labels.map(str::to_string).collect();
+                assert_eq!(labels, whole, "{sample}");
             }
         }
     }

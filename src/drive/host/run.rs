@@ -192,7 +192,7 @@ impl HostLoop {
         }
     }
 
-    /// Hands figures of the machine and of the links over.
+    /// Updates the figures of the machine and of the links.
     fn count(&mut self) {
         let figures = &self.host.figures;
         let symbols = self.machine.take_symbol_counts();

@@ -84,7 +84,7 @@ impl<'a> TreeSession<'a> {
         let offer = &self.offer;
         let (tree, failures) = (&offer.managed.tree, &offer.managed.failures);
         let mark = Mark::of(&offer.release);
-        let is_cut = || offer.closed.load(Ordering::Acquire);
+        let is_cut = offer.closed.load(Ordering::Acquire);
         let has_failed = match answer {
             Answer::Ordered(Some(Ordered::Committed { .. })) => {
                 failures.on_commit(tree.state(), mark);
@@ -94,11 +94,11 @@ impl<'a> TreeSession<'a> {
                 true
             }
             Answer::Diffed(Err(_)) | Answer::Finished(Err(_)) => {
-                if !is_cut() {
+                if !is_cut {
                     let refused = &offer.host.figures.refused;
                     refused.of(RefusalCauseWord::Comparison).add(1);
                 }
-                !is_cut()
+                !is_cut
             }
             _ => false,
         };

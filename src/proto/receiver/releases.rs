@@ -21,7 +21,7 @@ use crate::wire::query::ReleaseBytes;
 
 /// Delay between a beacon and the next look at the members' releases.
 const MEMBER_CHECK_DELAY: Duration = Duration::from_millis(500);
-/// Largest number of queued releases requested by other hosts.
+/// Largest number of queued requests for releases by other hosts.
 const MAX_QUEUED_PULLS: usize = 128;
 
 /// The host's releases, its missing ones, and its tombstones.

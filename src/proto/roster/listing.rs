@@ -21,6 +21,19 @@ pub struct ReachedHost {
     pub hears: bool,
 }
 
+#[cfg(test)]
+impl ReachedHost {
+    /// A host that no multicast reaches.
+    pub(crate) fn alone(address: SocketAddr, instance: InstanceId) -> Self {
+        Self {
+            address,
+            instance,
+            segment: None,
+            hears: false,
+        }
+    }
+}
+
 /// Processes that answer, in the order of their addresses.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Listing {

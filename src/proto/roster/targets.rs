@@ -83,12 +83,8 @@ mod tests {
         for seed in 0..200 {
             let mut rng = fastrand::Rng::with_seed(seed);
             let all: Vec<ReachedHost> = (0..rng.u16(1..60))
-                .map(|n| ReachedHost {
-                    address: SocketAddr::from(([10, 0, 0, 1], n)),
-                    instance: InstanceId(rng.u64(..)),
-                    segment: None,
-                    hears: false,
-                })
+                .map(|n| ([10, 0, 0, 1], n).into())
+                .map(|at| ReachedHost::alone(at, InstanceId(rng.u64(..))))
                 .collect();
             let mut some = || {
                 let count = rng.usize(0..=all.len());
@@ -129,12 +125,8 @@ mod tests {
         // Of so many hosts some share a tag in most sessions.
         let mut rng = fastrand::Rng::with_seed(3);
         let hosts: Vec<ReachedHost> = (0..20_000u32)
-            .map(|n| ReachedHost {
-                address: SocketAddr::from((n.to_be_bytes(), 5000)),
-                instance: InstanceId(rng.u64(..)),
-                segment: None,
-                hears: false,
-            })
+            .map(|n| (n.to_be_bytes(), 5000).into())
+            .map(|at| ReachedHost::alone(at, InstanceId(rng.u64(..))))
             .collect();
         let targets = RelayTargets {
             session: SessionId(rng.u64(..)),

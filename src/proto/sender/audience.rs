@@ -33,8 +33,8 @@ pub struct Audience {
 }
 
 impl Audience {
-    /// Creates an audience without members. If there are hosts that are `asking`, messages go to
-    /// no others that multicast does not reach, until these take part.
+    /// Creates an audience without members. With `asking` hosts, copies by unicast go only to these
+    /// and to hosts that take part.
     pub fn new(targets: TargetRules, proofs: Proofs, asking: Vec<SocketAddr>) -> Self {
         Self {
             asking,
@@ -45,10 +45,10 @@ impl Audience {
         }
     }
 
-    /// Sets the addresses of the hosts that are reached by unicast, and whether multicast reaches
-    /// others.
-    pub fn set_unicast(&mut self, hosts: Vec<SocketAddr>, multicast: bool) {
-        self.unicast.set(hosts, multicast);
+    /// Sets the addresses of the hosts that are reached by unicast, and of those that hear the
+    /// multicast of this process: `None` without multicast.
+    pub fn set_unicast(&mut self, apart: Vec<SocketAddr>, hearing: Option<Vec<SocketAddr>>) {
+        self.unicast.set(apart, hearing);
     }
 
     /// Hosts that are reached by unicast.
@@ -94,11 +94,11 @@ impl Audience {
     }
 
     /// Addresses of the hosts that get messages about a release committed elsewhere: those that
-    /// asked for it, and those that take part. `None` if all get them.
+    /// asked for it, and those that take part. `None` if all get them, as they do if one asked
+    /// from an address that no message goes to: the roster may have it at another one.
     fn addressed(&self, hosts: &Hosts) -> Option<BTreeSet<SocketAddr>> {
         let is_unicast = self.unicast.has_any() && !self.asking.is_empty();
-        let is_reached = |at: &SocketAddr| !self.unicast.is_unicast() || self.unicast.contains(*at);
-        if !is_unicast || !self.asking.iter().all(is_reached) {
+        if !is_unicast || !self.asking.iter().all(|at| self.unicast.reaches(*at)) {
             return None;
         }
 

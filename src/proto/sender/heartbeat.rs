@@ -17,9 +17,9 @@ const HEARTBEAT_WITH_DATA: Duration = Duration::from_millis(250);
 
 /// Wait between two statuses that are one copy for each host, in a small fleet.
 const MIN_COPIED: Duration = Duration::from_millis(500);
-/// The same in a large one. Hosts tolerate several seconds of silence.
+/// Wait between two such statuses in a large fleet. Hosts tolerate several seconds of silence.
 const MAX_COPIED: Duration = Duration::from_secs(2);
-/// Part of that wait for each host.
+/// Part of the wait for each host.
 const COPIED_PER_HOST: Duration = Duration::from_millis(2);
 
 /// Timer of the heartbeats.
@@ -86,7 +86,8 @@ impl Heartbeat {
         now.since(self.last_to_all) >= slot_interval(hosts) / 4
     }
 
-    /// Same for the hosts that are not done, of `hosts` hosts. Records that they get it.
+    /// Returns whether each host that is not done may get its copy of a status at the end of data:
+    /// not much more often than all `hosts` hosts can answer. Records that they get it.
     pub fn may_repeat_to_open(&mut self, now: Moment, hosts: u32) -> bool {
         let may_repeat = now.since(self.last_to_open) >= slot_interval(hosts) / 4;
         if may_repeat {

@@ -255,8 +255,8 @@ impl Hosts {
         true
     }
 
-    /// Gives up a host that nothing reaches any more, and returns it. One that is ready, or was
-    /// not without progress for `patience`, stays.
+    /// Gives up a host that nothing reaches any more, and returns it. Only one that is not ready
+    /// and has made no progress for `patience`.
     pub fn drop_cut_off(
         &mut self,
         now: Moment,
@@ -266,8 +266,7 @@ impl Hosts {
         let host = self.hosts.get_mut(&instance);
         let stands = |host: &&mut Host| now.since(host.progress) >= patience;
         let host = host.filter(|host| !host.is_settled(false)).filter(stands)?;
-        let why =
-            "multicast does not reach it any more, and it is no peer: list it in network.peers";
+        let why = "multicast does not reach it, and it is no peer: list it in network.peers";
         host.give_up(why.into());
         self.changed = true;
 

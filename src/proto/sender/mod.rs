@@ -241,8 +241,8 @@ impl Sender {
     /// by multicast.
     pub fn set_roster(&mut self, now: Moment, roster: RosterView<'_>) {
         if self.reach.learn(now, roster) {
-            let (hosts, multicast) = self.reach.unicast_group();
-            self.audience.set_unicast(hosts, multicast);
+            let (apart, hearing) = self.reach.unicast_group();
+            self.audience.set_unicast(apart, hearing);
             let copies = roster.distant + usize::from(roster.multicast);
             self.serving.flow_mut().set_message_copies(copies);
         }

@@ -154,13 +154,16 @@ impl Reach {
         true
     }
 
-    /// Addresses of the hosts that get messages to the group by unicast, and whether others get
-    /// them by multicast.
-    pub fn unicast_group(&self) -> (Vec<SocketAddr>, bool) {
+    /// Addresses of the hosts that get messages to the group by unicast, and of those that get them
+    /// by multicast: `None` without multicast.
+    pub fn unicast_group(&self) -> (Vec<SocketAddr>, Option<Vec<SocketAddr>>) {
         let multicast = self.roster.multicast;
-        let hosts = self.roster.hosts.values();
-        let apart = hosts.filter(|host| !(multicast && host.hears));
-        (apart.map(|host| host.address).collect(), multicast)
+        let addresses = |by_multicast: bool| {
+            let hosts = self.roster.hosts.values();
+            let hosts = hosts.filter(move |host| (multicast && host.hears) == by_multicast);
+            hosts.map(|host| host.address).collect()
+        };
+        (addresses(false), multicast.then(|| addresses(true)))
     }
 
     /// Returns whether a plan is due. The session has `hosts` hosts.

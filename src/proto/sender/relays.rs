@@ -282,9 +282,9 @@ impl Relays {
         }
     }
 
-    /// Takes out the relays that enough hosts accuse, and returns whether there are any, new
-    /// suspects or new accusers. A relay is a new suspect once until it is out: it may be innocent,
-    /// and the losses those of a queue. Each host accuses a relay for the first time once.
+    /// Takes out the relays that enough hosts accuse. Returns whether a relay was taken out, became
+    /// suspect, or has a new accuser. A relay becomes suspect once until it is out: it may be
+    /// innocent, and the losses those of a queue. A host is a new accuser of a relay once.
     pub fn judge(&mut self, now: Moment) -> bool {
         let present = self.present();
         let enough = (present.saturating_sub(1) / 2 + 1).min(MAX_ACCUSING);

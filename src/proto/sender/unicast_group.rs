@@ -16,21 +16,23 @@ const MAX_ADDRESSED: usize = 64;
 pub struct UnicastGroup {
     /// Sorted.
     addresses: Vec<SocketAddr>,
-    /// Whether multicast reaches others.
-    multicast: bool,
+    /// Hosts that hear the multicast of this process, sorted; `None` without multicast.
+    hearing: Option<Vec<SocketAddr>>,
 }
 
 impl UnicastGroup {
-    /// Sets the addresses, and whether multicast reaches others.
-    pub fn set(&mut self, mut addresses: Vec<SocketAddr>, multicast: bool) {
+    /// Sets the addresses, and those that hear the multicast of this process: `None` without
+    /// multicast.
+    pub fn set(&mut self, mut addresses: Vec<SocketAddr>, mut hearing: Option<Vec<SocketAddr>>) {
         addresses.sort_unstable();
+        hearing.iter_mut().for_each(|hosts| hosts.sort_unstable());
         self.addresses = addresses;
-        self.multicast = multicast;
+        self.hearing = hearing;
     }
 
     /// Returns whether no host is reached by multicast.
     pub fn is_unicast(&self) -> bool {
-        self.has_any() && !self.multicast
+        self.has_any() && self.hearing.is_none()
     }
 
     /// Returns whether some hosts get their own copy of a message.
@@ -43,6 +45,13 @@ impl UnicastGroup {
         self.addresses.binary_search(&host).is_ok()
     }
 
+    /// Returns whether messages are known to reach the host at this address, by unicast or by
+    /// multicast.
+    pub fn reaches(&self, host: SocketAddr) -> bool {
+        let mut hearing = self.hearing.iter();
+        self.contains(host) || hearing.any(|hosts| hosts.binary_search(&host).is_ok())
+    }
+
     /// Number of hosts.
     pub fn len(&self) -> usize {
         self.addresses.len()
@@ -50,7 +59,7 @@ impl UnicastGroup {
 
     /// Destination that costs one copy, if there is any.
     pub fn cheap(&self) -> Option<Dest> {
-        match (self.has_any(), self.multicast) {
+        match (self.has_any(), self.hearing.is_some()) {
             (false, _) => Some(Dest::Group),
             (true, true) => Some(Dest::Multicast),
             (true, false) => None,
@@ -96,18 +105,33 @@ mod tests {
         let done = |hosts: usize| all[..hosts].iter().copied().collect();
         assert_eq!(group.dests_without(&done(199)), [Dest::Group]);
 
-        group.set(all.clone(), false);
+        group.set(all.clone(), None);
         assert_eq!(group.dests_without(&done(0)), [Dest::Group]);
         assert_eq!(group.dests_without(&done(100)), [Dest::Group]);
         assert_eq!(group.dests_without(&done(199)), [Dest::Host(all[199])]);
         assert_eq!(group.dests_without(&done(200)), []);
 
         // Those that multicast reaches get each repetition.
-        group.set(all.clone(), true);
+        group.set(all.clone(), Some(Vec::new()));
         assert_eq!(group.dests_without(&done(0)), [Dest::Group]);
         assert_eq!(group.dests_without(&done(100)), [Dest::Group]);
         let last = [Dest::Multicast, Dest::Host(all[199])];
         assert_eq!(group.dests_without(&done(199)), last);
         assert_eq!(group.dests_without(&done(200)), [Dest::Multicast]);
+    }
+
+    #[test]
+    fn only_known_hosts_are_known_to_be_reached() {
+        let all = addresses(6);
+        let mut group = UnicastGroup::default();
+        let reached = |group: &UnicastGroup| {
+            let reached = all.iter().filter(|at| group.reaches(**at));
+            reached.map(|at| at.port()).collect::<Vec<_>>()
+        };
+        assert_eq!(reached(&group), [0; 0]);
+        group.set(vec![all[3], all[0]], None);
+        assert_eq!(reached(&group), [1, 4]);
+        group.set(vec![all[3], all[0]], Some(vec![all[4], all[1]]));
+        assert_eq!(reached(&group), [1, 2, 4, 5]);
     }
 }

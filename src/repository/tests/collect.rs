@@ -1,4 +1,5 @@
 //! What a gc deletes and what it leaves: by age, with wrong clocks, and what killed publishers left.
+//! `MAKUO_REPOSITORY_SEED` replays one seed.
 
 use super::budgets::setup;
 use super::collector::{Collector, HOUR, busy_store, gc, orphan, plain, publish};

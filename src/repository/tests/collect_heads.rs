@@ -1,4 +1,5 @@
 //! What a gc does with heads: of those that are hidden, damaged or newer, and of their releases.
+//! `MAKUO_REPOSITORY_SEED` replays one seed.
 
 use super::collector::{Collector, HOUR, busy_store, gc, head, orphan, plain, publish};
 use super::host::pulls;
@@ -141,8 +142,8 @@ fn a_damaged_release_that_is_dropped_does_not_stop_a_gc() {
     }
 }
 
-/// Whatever is wrong with the head of one tree, gc names the tree and deletes nothing: any pack may
-/// be one that this tree needs. A head that was damaged only on the way is read again.
+/// If the head of one tree is damaged in any way, gc names the tree and deletes nothing: any pack
+/// may be one that this tree needs. A head that was damaged only on the way is read again.
 #[test]
 fn a_damaged_head_ends_a_gc_before_anything_is_deleted() {
     for seed in seeds(30) {

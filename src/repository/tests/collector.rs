@@ -1,4 +1,4 @@
-//! A driver of a gc on the store in memory.
+//! A driver of a gc on the store in memory, and stores to collect.
 
 use super::budgets::setup;
 use super::publisher::Publisher;

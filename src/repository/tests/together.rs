@@ -1,14 +1,13 @@
 //! Publishers and hosts at the same time. `MAKUO_REPOSITORY_SEED` replays one seed.
 
 use super::budgets::setup;
-use super::collector::{Collector, gc};
+use super::collector::{Collector, gc, head};
 use super::host::{Host, PullEnd, Pulling, pulls};
 use super::publisher::{PublishWay, Publisher};
 use super::site::{Files, Site, edit, many_files, noise};
 use super::store::{MemoryStore, stored_head};
 use crate::id::Serial;
 use crate::repository::gc::GcError;
-use crate::repository::head::Head;
 use crate::repository::publish::{PublishError, PublishSetup};
 
 pub(super) fn seeds(count: u64) -> std::ops::Range<u64> {
@@ -17,12 +16,8 @@ pub(super) fn seeds(count: u64) -> std::ops::Range<u64> {
     one.map_or(0..count, |seed: u64| seed..seed + 1)
 }
 
-fn head_of(store: &MemoryStore) -> Head {
-    stored_head(store).head().clone()
-}
-
 fn serial(store: &MemoryStore) -> Serial {
-    head_of(store).serial()
+    head(store).serial()
 }
 
 #[test]
@@ -156,7 +151,7 @@ fn of_two_publishers_at_once_none_is_lost_that_a_store_can_show() {
         let has_conditions = seed % 2 == 0;
         let (mut store, sites, requests) = two_at_once(&mut rng, has_conditions);
         let puts = requests.iter().filter(|(_, is_put)| *is_put).count();
-        let head = head_of(&store);
+        let head = head(&store);
         let releases: Vec<u64> = head.kept.iter().map(|kept| kept.serial.0).collect();
 
         let mut host = Host::new();

@@ -195,3 +195,29 @@ fn a_catch_up_of_one_host_costs_as_little_among_many() {
         assert!(sent.copies() < MOST, "{hosts} hosts, seed {seed}: {sent}");
     }
 }
+
+#[test]
+fn a_host_that_asks_from_another_address_than_that_in_the_roster_gets_the_release() {
+    let (hosts, late) = (5, 4);
+    for (seed, near) in [(1, 0), (2, 2)] {
+        let mut setup = NetworkSetup {
+            start: SessionStart::Granted,
+            asking: vec![NodeId::host(hosts + 1)],
+            strangers: true,
+            ..without_multicast(seed, (hosts, hosts), (Rate(1_000_000_000), 0.0))
+        };
+        // The sender has multicast, and the host that asks has none.
+        if let Some(unicast) = &mut setup.unicast {
+            let nodes = (0..=near).filter(|_| near > 0);
+            unicast.segments = nodes.map(|node| (NodeId::host(node), 1)).collect();
+        }
+
+        let offer = SimOffer::random(seed, 1, Intent::Deploy, 20, 60_000);
+        let mut network = Network::new(setup, offer.clone());
+        for host in (1..=hosts).filter(|host| *host != late) {
+            network.disk(host).committed = Some(offer.release.clone());
+        }
+        assert!(network.run(LONG, SOON), "seed {seed}");
+        assert_complete(&mut network, [late].into_iter(), seed);
+    }
+}

@@ -6,6 +6,7 @@ mod read;
 mod tests;
 mod write;
 
+use std::fs::Metadata;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -82,7 +83,7 @@ async fn blocking<T: Send + 'static>(
     })
 }
 
-fn etag_of(file: &std::fs::Metadata) -> Option<Etag> {
+fn etag_of(file: &Metadata) -> Option<Etag> {
     let time = i128::from(file.mtime()) * 1_000_000_000 + i128::from(file.mtime_nsec());
     Etag::new(&format!("\"{:x}-{:x}-{:x}\"", time, file.len(), file.ino()))
 }
@@ -191,10 +192,8 @@ fn read_dir(path: &Path, name: &str) -> Done<(Vec<ListedObject>, Folders)> {
         // A link leads to a part on another disk, and readers follow it: a list without that part
         // would let gc delete packs that its heads refer to.
         let place = entry.path();
-        let found = match std::fs::metadata(&place) {
-            // Somebody else deletes, too.
-            Err(e) if e.kind() == ErrorKind::NotFound => continue,
-            found => step("look at", &place, found)?,
+        let Some(found) = look_at(&place)? else {
+            continue;
         };
         if found.is_dir() && object.as_str().matches('/').count() + 1 < MAX_OBJECT_NAMES {
             folders.push((place, object.as_str().to_string()));
@@ -208,4 +207,33 @@ fn read_dir(path: &Path, name: &str) -> Done<(Vec<ListedObject>, Folders)> {
     }
 
     Ok((objects, folders))
+}
+
+/// Returns what is at `place`; `None` if it is gone, since others delete, too. A link that leads
+/// nowhere is a fault: its part of the repository is not there now.
+fn look_at(place: &Path) -> Done<Option<Metadata>> {
+    let is_gone = |found: &io::Result<Metadata>| {
+        let error = found.as_ref().err().map(io::Error::kind);
+        error == Some(ErrorKind::NotFound)
+    };
+
+    let found = std::fs::metadata(place);
+    if !is_gone(&found) {
+        return step("look at", place, found).map(Some);
+    }
+    let itself = std::fs::symlink_metadata(place);
+    if is_gone(&itself) {
+        return Ok(None);
+    }
+
+    let itself = step("look at", place, itself)?;
+    if itself.is_symlink() {
+        let why = "it is a link that leads nowhere: is its disk mounted? else delete the link";
+        return step(
+            "look at",
+            place,
+            Err(io::Error::new(ErrorKind::NotFound, why)),
+        );
+    }
+    Ok(Some(itself))
 }

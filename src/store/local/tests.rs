@@ -115,7 +115,6 @@ async fn a_list_has_the_parts_on_other_disks() {
     let there = |name: &str| other_dir.path().join(name);
     symlink(there(""), dir.path().join("trees")).expect("writable");
     symlink(there("2.pack"), dir.path().join("packs/aa/2.pack")).expect("writable");
-    symlink(there("gone"), dir.path().join("packs/aa/3.pack")).expect("writable");
     symlink(".", dir.path().join("packs/round")).expect("writable");
 
     let mut found = BTreeMap::new();
@@ -126,7 +125,31 @@ async fn a_list_has_the_parts_on_other_disks() {
     for object in ["packs/aa/1.pack", "packs/aa/2.pack", "trees/www/head"] {
         assert_eq!(found.get(object), Some(&7), "{object}: {found:?}");
     }
-    assert!(!found.contains_key("packs/aa/3.pack"));
+}
+
+/// Gc takes what is not listed for what is not there.
+#[tokio::test]
+async fn a_list_without_a_part_that_a_link_leads_to_fails() {
+    for link in ["trees", "packs/bb", "packs/aa/2.pack"] {
+        let (dir, directory) = directory();
+        let stored = put(&directory, "packs/aa/1.pack", PutCondition::Any).await;
+        assert!(matches!(stored, PutReply::Done { .. }), "{stored:?}");
+        let link = dir.path().join(link);
+        symlink(dir.path().join(".unmounted"), &link).expect("writable");
+
+        let listed = directory.list(&mut |_| {}).await;
+        let fault = listed.expect_err("a part is missing");
+        assert_eq!(fault.kind, FaultKind::Permanent);
+        let place = link.display().to_string();
+        assert!(fault.text.contains(&place), "{fault}");
+        assert!(fault.text.contains("mounted"), "{fault}");
+        assert_eq!(repetition(&fault.text), None, "{fault}");
+
+        std::fs::remove_file(&link).expect("a link");
+        let mut found = 0;
+        let listed = directory.list(&mut |_| found += 1).await;
+        assert_eq!((listed, found), (Ok(()), 1));
+    }
 }
 
 #[tokio::test]

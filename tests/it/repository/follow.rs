@@ -2,11 +2,10 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::run;
 use crate::support::bucket::MemoryBucket;
-use crate::support::{Host, Lab, differences, pause, read, until, write};
+use crate::support::{Host, Lab, differences, read, until, write};
 
 /// A hook that appends the serial to `runs` and then does `then`.
 fn hook(lab: &Lab, runs: &Path, then: &str) -> PathBuf {
@@ -46,6 +45,8 @@ fn has_site(lab: &Lab, host: &Host) -> bool {
 /// A host whose hook refuses releases of its repository for now.
 struct Refusing {
     lab: Lab,
+    /// Server with the content of the repository.
+    server: MemoryBucket,
     /// Lines of a tree that follows the repository.
     rule: String,
     /// A line for each run of the hook.
@@ -55,11 +56,16 @@ struct Refusing {
 }
 
 impl Refusing {
-    fn start(lab: Lab, rule: String) -> Self {
+    fn start(lab: Lab) -> Self {
+        let repo = lab.path("repo");
+        std::fs::create_dir(&repo).expect("new");
+        let server = MemoryBucket::of(&repo);
+        let rule = format!("repository = \"{}\"\npoll = \"1s\"", server.web_url());
         let (runs, ready) = (lab.path("runs"), lab.path("ready"));
         let hook = hook(&lab, &runs, &format!("[ -e {} ]", ready.display()));
         let mut one = Self {
             lab,
+            server,
             rule,
             runs,
             ready,
@@ -72,10 +78,22 @@ impl Refusing {
         one
     }
 
+    fn publish(&self, content: &str) {
+        publish(&self.lab, content);
+        self.server.refill(&self.lab.path("repo"));
+    }
+
+    /// Waits until the hosts have looked at the repository so many times more.
+    fn until_looks(&self, count: usize) {
+        let looks = || self.server.gets("trees/www/head");
+        let before = looks();
+        until("further looks", || looks() >= before + count);
+    }
+
     /// Publishes a release that the hook takes.
     fn take_next(&self) {
         write(&self.ready, "");
-        publish(&self.lab, "taken");
+        self.publish("taken");
         until("the next release", || {
             let mut hosts = self.lab.hosts.iter();
             hosts.all(|host| has_site(&self.lab, host))
@@ -88,21 +106,14 @@ fn a_release_that_a_hook_refuses_is_not_tried_at_every_look() {
     let Some(lab) = Lab::loopback_idle() else {
         return;
     };
-    let repo = lab.path("repo");
-    std::fs::create_dir(&repo).expect("new");
-    publish(&lab, "refused");
-    let server = MemoryBucket::of(&repo);
-    let url = server.web_url();
-    let rule = format!("repository = \"{url}\"\npoll = \"1s\"");
-    let mut one = Refusing::start(lab, rule);
+    let mut one = Refusing::start(lab);
+    one.publish("refused");
     until("the hook to run", || one.runs.exists());
 
     // The pauses are 5 s, 10 s and more: only looks that are further apart would each be a try.
-    let looks = || server.gets("trees/www/head");
-    let before = looks();
-    until("further looks", || looks() >= before + 3);
+    one.until_looks(5);
     let tries = runs_of(&one.runs, "1");
-    assert!(tries < 4, "{tries} tries of {} looks", looks());
+    assert!(tries < 4, "{tries} tries");
     one.lab.hosts[0].stop();
 }
 
@@ -111,9 +122,8 @@ fn another_release_than_the_one_that_rests_is_taken_at_once() {
     let Some(lab) = Lab::loopback_idle() else {
         return;
     };
-    let rule = repository(&lab);
-    let one = Refusing::start(lab, rule);
-    publish(&one.lab, "refused");
+    let one = Refusing::start(lab);
+    one.publish("refused");
     until("the hook to run", || one.runs.exists());
     one.take_next();
 }
@@ -123,16 +133,13 @@ fn a_release_that_failed_rests_over_a_restart_and_beside_hosts_that_have_it() {
     let Some(lab) = Lab::loopback_idle() else {
         return;
     };
-    let rule = repository(&lab);
-    let mut one = Refusing::start(lab, rule);
-    let (lab, rule, runs) = (&mut one.lab, &one.rule, &one.runs);
-    let host = &mut lab.hosts[0];
-    let failed = host.state().join("www/failed");
-    publish(lab, "refused");
+    let mut one = Refusing::start(lab);
+    let failed = one.lab.hosts[0].state().join("www/failed");
+    one.publish("refused");
     until("the failure to be stored", || failed.exists());
 
-    // As after the fifth failure, so that the pause outlasts the test.
-    lab.hosts[0].stop();
+    // As after the ninth failure, so that the pause outlasts the test.
+    one.lab.hosts[0].stop();
     let text = String::from_utf8(read(&failed)).expect("text");
     let words: Vec<&str> = text.trim_end().split(' ').collect();
     assert_eq!(words[2], "1", "{text}");
@@ -140,21 +147,25 @@ fn a_release_that_failed_rests_over_a_restart_and_beside_hosts_that_have_it() {
         &failed,
         format!("{} {} 9 {}\n", words[0], words[1], words[3]),
     );
-    lab.hosts[0].start();
+    one.lab.hosts[0].start();
 
-    // It finds the release itself, and another host offers it.
-    let other = lab.host("web2");
+    // It finds the release itself.
+    one.until_looks(3);
+    assert_eq!(runs_of(&one.runs, "1"), 1);
+
+    // Another host offers it.
+    let other = one.lab.host("web2");
     other.catch_up = true;
-    other.rule(rule);
+    other.rule(&one.rule);
     other.start();
-    until("the other host", || has_site(lab, &lab.hosts[1]));
-    pause(Duration::from_secs(4));
-    assert_eq!(runs_of(runs, "1"), 1);
+    until("the other host", || has_site(&one.lab, &one.lab.hosts[1]));
+    one.until_looks(6);
+    assert_eq!(runs_of(&one.runs, "1"), 1);
 
     // A command is for now, and so is another release.
-    write(&lab.site().join("page"), "deployed");
-    lab.deploy(&[]);
-    assert!(runs_of(runs, "2") > 0, "the hook has to run");
+    write(&one.lab.site().join("page"), "deployed");
+    one.lab.deploy(&[]);
+    assert!(runs_of(&one.runs, "2") > 0, "the hook has to run");
     one.take_next();
 }
 

@@ -57,12 +57,7 @@ fn way<'a>(
 fn roster(first: usize, addresses: &[SocketAddr]) -> Vec<ReachedHost> {
     let hosts = addresses.iter().zip(first..);
     hosts
-        .map(|(&address, n)| ReachedHost {
-            address,
-            instance: id(n),
-            segment: None,
-            hears: false,
-        })
+        .map(|(&address, n)| ReachedHost::alone(address, id(n)))
         .collect()
 }
 

@@ -110,11 +110,13 @@ impl HostLoop {
         self.host.trees.names().map(sight).collect()
     }
 
-    /// The newest release of each tree that a member runs, unless it was taken back.
-    fn newest_of_members(&self) -> BTreeMap<TreeName, Serial> {
+    /// The newest release of each tree here that a member runs, unless it was taken back.
+    fn newest_of_members(&self) -> BTreeMap<&TreeName, Serial> {
+        let own: BTreeSet<&TreeName> = self.host.trees.names().collect();
         let states = || {
             let members = self.machine.members().iter();
-            members.flat_map(|(_, member)| &member.hello.trees)
+            let states = members.flat_map(|(_, member)| &member.hello.trees);
+            states.filter(|state| own.contains(&state.tree))
         };
         let stones: BTreeSet<_> = states()
             .flat_map(|t| t.tombstones.iter().flatten())
@@ -124,7 +126,7 @@ impl HostLoop {
         let mut newest = BTreeMap::new();
         let stands = |t: &&TreeState| t.release.is_some_and(|id| !stones.contains(&id));
         for state in states().filter(stands) {
-            let known: &mut Serial = newest.entry(state.tree.clone()).or_default();
+            let known: &mut Serial = newest.entry(&state.tree).or_default();
             *known = state.running.unwrap_or_default().max(*known);
         }
         newest

@@ -167,8 +167,7 @@ impl OpenGeneration {
         parts
     }
 
-    /// Returns whether the losses are not counted yet; they are from now on, if the size of the
-    /// generation is known.
+    /// Returns true once: at the first loss report after the size of the generation is known.
     pub(super) fn begin_loss(&mut self) -> bool {
         let is_first = !self.is_counted && self.buffer.has_begun();
         self.is_counted |= is_first;

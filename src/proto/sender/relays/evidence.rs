@@ -14,8 +14,8 @@ const MIN_COUNTED_SYMBOLS: u32 = 48;
 const MIN_COUNTED_TRAINS: u32 = 4;
 /// Weight of all earlier reports of a host, in symbols.
 const MAX_EARLIER: u32 = MIN_COUNTED_SYMBOLS;
-/// Generations in a row after which the way from the relay to a host that accuses it is broken.
-const STEADY_GENERATIONS: u32 = 2;
+/// Reports in a row after which the way from the relay to a host that accuses it is broken.
+const STEADY_REPORTS: u32 = 2;
 /// Percentage of the expected symbols below which a host accuses the relay.
 const ACCUSED_BELOW: u64 = 60;
 /// Percentage of the expected symbols from which a host clears the relay.
@@ -59,9 +59,9 @@ struct Witness {
     /// Last generation counted.
     generation: u32,
     symbols: PassedSymbols,
-    /// It has accused the relay.
+    /// It has accused the relay, or may have: its earlier reports were replaced.
     has_accused: bool,
-    /// Generations in a row in which it accuses the relay.
+    /// Reports in a row that accuse the relay; a gap of many generations ends the row.
     accusing: u32,
 }
 
@@ -79,7 +79,8 @@ impl LossEvidence {
 
     /// Adds the report of `host` on a generation. Only the first one counts: afterwards the lost
     /// symbols have come another way. Returns whether the host accuses the relay for the first
-    /// time.
+    /// time. A host that takes the place of another may have been replaced itself, so it never
+    /// does: else the hosts of a large fleet would do so again and again.
     pub(super) fn add(
         &mut self,
         host: InstanceId,
@@ -90,7 +91,7 @@ impl LossEvidence {
             host,
             generation,
             symbols,
-            has_accused: false,
+            has_accused: self.witnesses.len() == MAX_WITNESSES,
             accusing: 0,
         };
 
@@ -130,11 +131,11 @@ impl LossEvidence {
         of_host.any(|witness| witness.opinion() == Some(true))
     }
 
-    /// Hosts that nothing comes to from the relay: they accuse it again and again.
+    /// Hosts that receive nothing from the relay: they accuse it again and again.
     pub(super) fn cut_off(&self) -> impl Iterator<Item = InstanceId> {
         // A few symbols may be of blocks that the host has.
         let has_little = |w: &Witness| w.symbols.passed < w.symbols.expected / 4;
-        let is_cut_off = move |w: &&Witness| w.accusing >= STEADY_GENERATIONS && has_little(w);
+        let is_cut_off = move |w: &&Witness| w.accusing >= STEADY_REPORTS && has_little(w);
         self.witnesses.iter().filter(is_cut_off).map(|w| w.host)
     }
 
@@ -168,6 +169,7 @@ impl Witness {
     fn add(&mut self, new: Self) {
         let is_stale = new.generation - self.generation > KEPT_GENERATIONS;
         let earlier = if is_stale {
+            self.accusing = 0;
             PassedSymbols::default()
         } else {
             self.symbols.limited()
@@ -287,6 +289,11 @@ mod tests {
         assert_eq!(add(1, 2, lost), (false, vec![1]));
         assert_eq!(add(1, 3, good), (false, vec![]));
         assert_eq!(add(1, 30, lost), (false, vec![]), "not for the first time");
+
+        // The two reports are not of one time.
+        assert_eq!(add(3, 1, lost), (true, vec![]));
+        assert_eq!(add(3, 1000, lost), (false, vec![]), "stale");
+        assert_eq!(add(3, 1001, lost), (false, vec![3]));
         assert!(evidence.is_accused_by(InstanceId(1)) && !evidence.is_accused_by(InstanceId(2)));
 
         // Half of it comes.
@@ -297,6 +304,19 @@ mod tests {
         });
         assert!(evidence.is_accused_by(InstanceId(1)));
         assert_eq!(evidence.cut_off().count(), 0);
+    }
+
+    #[test]
+    fn hosts_that_replace_each_other_accuse_for_the_first_time_once() {
+        let lost = symbols(220, 0, 220);
+        let mut evidence = LossEvidence::default();
+        let mut first = 0;
+        for generation in 0..10 {
+            for host in 0..20 {
+                first += usize::from(evidence.add(InstanceId(host), generation, lost));
+            }
+        }
+        assert_eq!(first, MAX_WITNESSES);
     }
 
     #[test]
