@@ -117,22 +117,21 @@ mod tests {
             .build();
         runtime.expect("a loop").block_on(async {
             let turns = Arc::new(Semaphore::new(1));
-            let snapshots: Vec<Snapshot<u32>> = (0..4)
-                .map(|_| Snapshot::in_turn(Duration::from_secs(60), Arc::clone(&turns)))
-                .collect();
             let under_way = Arc::new(AtomicU32::new(0));
-            let look = |snapshot: &Snapshot<u32>| {
+            let look = |_| {
+                let interval = Duration::from_secs(60);
+                let snapshot = Snapshot::in_turn(interval, Arc::clone(&turns));
                 let under_way = Arc::clone(&under_way);
-                let looks = snapshot.get(move || {
+                let look = move || {
                     let others = under_way.fetch_add(1, Ordering::SeqCst);
                     std::thread::sleep(Duration::from_millis(20));
                     under_way.fetch_sub(1, Ordering::SeqCst);
                     Some(others)
-                });
-                tokio::spawn(looks)
+                };
+                tokio::spawn(async move { snapshot.get(look).await })
             };
 
-            let looks: Vec<_> = snapshots.iter().map(look).collect();
+            let looks: Vec<_> = (0..4).map(look).collect();
             for look in looks {
                 let others = look.await.expect("no panic");
                 assert_eq!(others.as_deref(), Some(&0), "a look beside another");
