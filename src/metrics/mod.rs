@@ -14,7 +14,7 @@ mod words;
 pub use cells::{Counter, DurationHistogram, Gauge};
 pub use figures::{HostFigures, StoreFigures, TrafficFigures, TreeFigures};
 pub use names::*;
-pub use text::{CONTENT_TYPE, Exposition, Family, FamilyKind};
+pub use text::{CONTENT_TYPE, Exposition, FamilyKind, MetricFamily};
 pub use words::{
     DataWay, PerWord, RefusalCauseWord, SessionEnd, SessionRole, StoreReplyWord, TreeCondition,
     Word,

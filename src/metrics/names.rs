@@ -1,18 +1,18 @@
 //! Every metric that a daemon serves. The page makuo.toml(5) lists the same.
 
-use super::text::{Family, FamilyKind};
+use super::text::{FamilyKind, MetricFamily};
 
 /// Defines the metrics and their list.
 macro_rules! families {
     ($($constant:ident = $kind:ident $name:literal: $help:literal;)+) => {
-        $(#[doc = $help] pub const $constant: Family = Family {
+        $(#[doc = $help] pub const $constant: MetricFamily = MetricFamily {
             name: $name,
             kind: FamilyKind::$kind,
             help: $help,
         };)+
 
         /// Every metric, in the order of the text.
-        pub const FAMILIES: &[Family] = &[$($constant),+];
+        pub const FAMILIES: &[MetricFamily] = &[$($constant),+];
     };
 }
 
@@ -32,7 +32,7 @@ families! {
     TREE_STATE = Gauge "makuo_tree_state":
         "1 for the present state of the tree, 0 for the others.";
     TREE_BEHIND = Gauge "makuo_tree_behind":
-        "1 if another host has a newer release of the tree.";
+        "1 if another host has a newer release of the tree, even one of the same content.";
     TREE_STALE = Gauge "makuo_tree_stale":
         "1 if the release is older than max_age of the tree allows.";
     TREE_ENTRIES = Gauge "makuo_tree_entries":
@@ -42,11 +42,11 @@ families! {
     SESSIONS = Counter "makuo_sessions_total":
         "Sessions that ended, by the role of this host and by the outcome.";
     SESSION_DURATION = Histogram "makuo_session_duration_seconds":
-        "Time from the announcement to the last stage of a session.";
+        "Duration of a session: for a receiver from the announcement, for a sender from the command.";
     RECEIVED_BYTES = Counter "makuo_received_bytes_total":
-        "Bytes of datagrams and of objects of stores that this host received.";
+        "Bytes of datagrams and of objects of stores that this host received; its own multicast counts.";
     SENT_BYTES = Counter "makuo_sent_bytes_total":
-        "Bytes of datagrams that this host sent.";
+        "Bytes of datagrams that this host sent, those of its own sessions and surveys included.";
     REUSED_BYTES = Counter "makuo_reused_bytes_total":
         "Bytes of committed releases that were not fetched, because the tree had them.";
     SYMBOLS_LOST = Counter "makuo_symbols_lost_total":

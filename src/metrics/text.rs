@@ -9,7 +9,7 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// A metric with its name, kind and description.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Family {
+pub struct MetricFamily {
     /// Name.
     pub name: &'static str,
     /// Kind.
@@ -50,8 +50,8 @@ pub struct Exposition {
 
 impl Exposition {
     /// Begins a metric; its samples follow.
-    pub fn family(&mut self, family: &Family) -> FamilyWriter<'_> {
-        let Family { name, kind, help } = *family;
+    pub fn family(&mut self, family: &MetricFamily) -> FamilyWriter<'_> {
+        let MetricFamily { name, kind, help } = *family;
         let help = help.replace('\\', "\\\\").replace('\n', "\\n");
         let _ = writeln!(self.out, "# HELP {name} {help}");
         let _ = writeln!(self.out, "# TYPE {name} {}", kind.word());
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn samples_follow_their_description() {
-        let family = |name, kind| Family {
+        let family = |name, kind| MetricFamily {
             name,
             kind,
             help: "Two\nlines.",

@@ -24,20 +24,24 @@ pub(super) enum AnswerBody {
 }
 
 /// Answer to a request.
-pub(super) type Answer = Response<AnswerBody>;
+pub(super) type HttpAnswer = Response<AnswerBody>;
 
 /// An answer of `content_type`.
-pub(super) fn of(status: StatusCode, content_type: &'static str, text: impl Into<Bytes>) -> Answer {
+pub(super) fn of(
+    status: StatusCode,
+    content_type: &'static str,
+    text: impl Into<Bytes>,
+) -> HttpAnswer {
     with_body(status, content_type, AnswerBody::Whole(text.into()))
 }
 
 /// A stream of events.
-pub(super) fn stream(events: Receiver<Bytes>) -> Answer {
+pub(super) fn stream(events: Receiver<Bytes>) -> HttpAnswer {
     let body = AnswerBody::Stream(events);
     with_body(StatusCode::OK, "text/event-stream", body)
 }
 
-fn with_body(status: StatusCode, content_type: &'static str, body: AnswerBody) -> Answer {
+fn with_body(status: StatusCode, content_type: &'static str, body: AnswerBody) -> HttpAnswer {
     let mut answer = Response::new(body);
     *answer.status_mut() = status;
     let fixed = [
@@ -57,12 +61,12 @@ fn with_body(status: StatusCode, content_type: &'static str, body: AnswerBody) -
 }
 
 /// A short text for people.
-pub(super) fn plain(status: StatusCode, text: impl Into<Bytes>) -> Answer {
+pub(super) fn plain(status: StatusCode, text: impl Into<Bytes>) -> HttpAnswer {
     of(status, "text/plain; charset=utf-8", text)
 }
 
 impl AnswerBody {
-    /// Returns whether the body ends when the other side wants it to.
+    /// Returns whether the body is a stream.
     pub(super) fn is_stream(&self) -> bool {
         matches!(self, AnswerBody::Stream(_))
     }

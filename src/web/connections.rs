@@ -31,7 +31,7 @@ struct OpenConnection {
     task: Option<AbortHandle>,
 }
 
-/// Present use of a connection, those that give way first before others.
+/// Present use of a connection, in the order of eviction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum ConnectionUse {
     /// No request yet, or the last one is answered.
@@ -89,7 +89,7 @@ pub(super) struct ConnectionPlace {
 }
 
 impl ConnectionPlace {
-    /// Sets the task that gives way.
+    /// Sets the task to abort on eviction.
     pub(super) fn run_by(&self, task: AbortHandle) {
         if let Some(connection) = locked(&self.all.0).open.get_mut(&self.number) {
             connection.task = Some(task);

@@ -39,7 +39,7 @@ fn daemon(text: &mut Exposition, facts: &WebFacts, host: &LocalHost) {
 type TreeNumber = fn(&TreeObservation) -> Option<u64>;
 
 fn states(text: &mut Exposition, trees: &[TreeObservation]) {
-    let mut each = |family: &Family, value: TreeNumber| {
+    let mut each = |family: &MetricFamily, value: TreeNumber| {
         let mut family = text.family(family);
         for tree in trees {
             if let Some(value) = value(tree) {
@@ -122,7 +122,7 @@ fn traffic(text: &mut Exposition, facts: &WebFacts, host: &LocalHost) {
 /// A counter of a served tree.
 type ManagedNumber = fn(&ManagedTree) -> Option<u64>;
 
-fn managed(text: &mut Exposition, host: &LocalHost, family: &Family, value: ManagedNumber) {
+fn managed(text: &mut Exposition, host: &LocalHost, family: &MetricFamily, value: ManagedNumber) {
     let mut family = text.family(family);
     for (name, tree) in host.trees.iter() {
         if let Some(value) = value(tree) {
@@ -132,7 +132,7 @@ fn managed(text: &mut Exposition, host: &LocalHost, family: &Family, value: Mana
 }
 
 fn work(text: &mut Exposition, host: &LocalHost) {
-    let mut each = |family: &Family, value: ManagedNumber| managed(text, host, family, value);
+    let mut each = |family: &MetricFamily, value: ManagedNumber| managed(text, host, family, value);
     each(&REUSED_BYTES, |tree| Some(tree.figures.reused_bytes.get()));
     each(&FILES_WRITTEN, |tree| {
         Some(tree.figures.files_written.get())
@@ -143,7 +143,7 @@ fn work(text: &mut Exposition, host: &LocalHost) {
 }
 
 fn drift(text: &mut Exposition, host: &LocalHost) {
-    let mut each = |family: &Family, value: ManagedNumber| managed(text, host, family, value);
+    let mut each = |family: &MetricFamily, value: ManagedNumber| managed(text, host, family, value);
     each(&DRIFT_PATHS, |tree| tree.drift_counts.counts()?.paths);
     each(&DRIFT_REPAIRED, |tree| {
         Some(tree.drift_counts.counts().map_or(0, |c| c.repaired))

@@ -7,15 +7,15 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, Method, Request, StatusCode, Version, header};
 
-use super::answer::{self, Answer};
+use super::answer::{self, HttpAnswer};
 
 /// Names and addresses that requests may be for.
 #[derive(Debug, Clone)]
-pub(super) struct KnownHosts {
+pub(super) struct ServerNames {
     names: Vec<String>,
 }
 
-impl KnownHosts {
+impl ServerNames {
     /// Knows these names, beside `localhost` and addresses.
     pub(super) fn of(names: impl IntoIterator<Item = String>) -> Self {
         let lower = |name: String| name.trim_end_matches('.').to_ascii_lowercase();
@@ -41,7 +41,7 @@ impl KnownHosts {
     }
 
     /// Refusal of a request that came to `local`; `None` for one to answer.
-    pub(super) fn refusal<T>(&self, request: &Request<T>, local: SocketAddr) -> Option<Answer> {
+    pub(super) fn refusal<T>(&self, request: &Request<T>, local: SocketAddr) -> Option<HttpAnswer> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut refusal = answer::plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
             let allowed = header::HeaderValue::from_static("GET, HEAD");
@@ -51,13 +51,13 @@ impl KnownHosts {
 
         match host_of(request.headers()) {
             // No browser asks like this.
-            NamedHost::None if request.version() == Version::HTTP_10 => None,
-            NamedHost::One(host) if self.has(host, local) => None,
-            NamedHost::One(_) => Some(answer::plain(
+            HostHeader::None if request.version() == Version::HTTP_10 => None,
+            HostHeader::One(host) if self.has(host, local) => None,
+            HostHeader::One(_) => Some(answer::plain(
                 StatusCode::MISDIRECTED_REQUEST,
                 "this daemon is not known by that name: see [metrics] names in makuo.toml(5)\n",
             )),
-            NamedHost::None | NamedHost::Unclear => Some(answer::plain(
+            HostHeader::None | HostHeader::Unclear => Some(answer::plain(
                 StatusCode::BAD_REQUEST,
                 "the request names no host\n",
             )),
@@ -66,19 +66,19 @@ impl KnownHosts {
 }
 
 /// The header `Host`.
-enum NamedHost<'a> {
+enum HostHeader<'a> {
     None,
     One(&'a str),
     /// Several, or not text.
     Unclear,
 }
 
-fn host_of(headers: &HeaderMap) -> NamedHost<'_> {
+fn host_of(headers: &HeaderMap) -> HostHeader<'_> {
     let mut hosts = headers.get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {
-        (None, _) => NamedHost::None,
-        (Some(host), None) => host.to_str().map_or(NamedHost::Unclear, NamedHost::One),
-        _ => NamedHost::Unclear,
+        (None, _) => HostHeader::None,
+        (Some(host), None) => host.to_str().map_or(HostHeader::Unclear, HostHeader::One),
+        _ => HostHeader::Unclear,
     }
 }
 
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_request_has_to_be_for_this_host() {
-        let hosts = KnownHosts::of(["Web1.example.".to_string()]);
+        let hosts = ServerNames::of(["Web1.example.".to_string()]);
         let local: SocketAddr = "192.0.2.7:9108".parse().expect("legal");
         for known in [
             "localhost",
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn only_reading_is_allowed() {
-        let hosts = KnownHosts::of([]);
+        let hosts = ServerNames::of([]);
         let local: SocketAddr = "127.0.0.1:9108".parse().expect("legal");
         let status = |method: &str, host: &[&str], version| {
             let mut request = Request::builder().method(method).version(version);

@@ -5,27 +5,27 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, StatusCode};
+use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::answer::{self, Answer};
+use super::answer::{self, HttpAnswer};
 use super::connections::{ConnectionPlace, ConnectionUse, Connections};
 use super::exposition;
 use super::facts::WebFacts;
-use super::guard::KnownHosts;
+use super::guard::ServerNames;
 use super::listener::WebListener;
-use super::page::Pages;
+use super::page::FleetPages;
 use super::snapshot::Snapshot;
 use super::stream::ImpatientStream;
 use crate::error::IoResultExt;
 use crate::metrics::CONTENT_TYPE;
 use crate::{Error, Result};
 
-/// Age up to which metrics and health are told again.
+/// Longest reuse of a result.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest time for a request, and between two.
 const REQUEST_READ_TIMEOUT: Duration = Duration::from_secs(10);
@@ -42,11 +42,11 @@ const ACCEPT_RETRY_WAIT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct WebServer {
     facts: Arc<WebFacts>,
-    hosts: KnownHosts,
+    hosts: ServerNames,
     connections: Arc<Connections>,
     metrics: Snapshot<String>,
     health: Snapshot<bool>,
-    pages: Arc<Pages>,
+    pages: Arc<FleetPages>,
 }
 
 impl WebServer {
@@ -54,11 +54,11 @@ impl WebServer {
     pub fn new(facts: WebFacts) -> Self {
         let facts = Arc::new(facts);
         Self {
-            hosts: KnownHosts::of(facts.names.clone()),
+            hosts: ServerNames::of(facts.names.clone()),
             connections: Arc::default(),
             metrics: Snapshot::new(LOOK_INTERVAL),
             health: Snapshot::new(LOOK_INTERVAL),
-            pages: Arc::new(Pages::new(Arc::clone(&facts))),
+            pages: Arc::new(FleetPages::new(Arc::clone(&facts))),
             facts,
         }
     }
@@ -105,11 +105,8 @@ impl WebServer {
             async move {
                 place.set_use(ConnectionUse::Request);
                 let answer = server.answer(&request, local).await;
-                place.set_use(match answer.body().is_stream() {
-                    true => ConnectionUse::Stream,
-                    false => ConnectionUse::Idle,
-                });
-                Ok::<Answer, Infallible>(answer)
+                place.set_use(use_after(request.method(), &answer));
+                Ok::<HttpAnswer, Infallible>(answer)
             }
         });
 
@@ -128,7 +125,7 @@ impl WebServer {
         }
     }
 
-    async fn answer<T>(&self, request: &Request<T>, local: SocketAddr) -> Answer {
+    async fn answer<T>(&self, request: &Request<T>, local: SocketAddr) -> HttpAnswer {
         if let Some(refusal) = self.hosts.refusal(request, local) {
             return refusal;
         }
@@ -140,7 +137,7 @@ impl WebServer {
         }
     }
 
-    async fn metrics(&self) -> Answer {
+    async fn metrics(&self) -> HttpAnswer {
         let facts = Arc::clone(&self.facts);
         match self.metrics.get(move || exposition::render(&facts)).await {
             Some(text) => answer::of(StatusCode::OK, CONTENT_TYPE, text.as_str().to_string()),
@@ -148,7 +145,7 @@ impl WebServer {
         }
     }
 
-    async fn health(&self) -> Answer {
+    async fn health(&self) -> HttpAnswer {
         let handle = self.facts.handle.clone();
         match self
             .health
@@ -162,9 +159,31 @@ impl WebServer {
     }
 }
 
-fn busy() -> Answer {
+/// Use of a connection after an answer; one to HEAD has no body.
+fn use_after(method: &Method, answer: &HttpAnswer) -> ConnectionUse {
+    match *method == Method::GET && answer.body().is_stream() {
+        true => ConnectionUse::Stream,
+        false => ConnectionUse::Idle,
+    }
+}
+
+fn busy() -> HttpAnswer {
     answer::plain(
         StatusCode::SERVICE_UNAVAILABLE,
         "the network loop of this daemon does not answer\n",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_open_stream_counts_as_one() {
+        let (_outbox, inbox) = tokio::sync::mpsc::channel(1);
+        let events = answer::stream(inbox);
+        assert_eq!(use_after(&Method::GET, &events), ConnectionUse::Stream);
+        assert_eq!(use_after(&Method::HEAD, &events), ConnectionUse::Idle);
+        assert_eq!(use_after(&Method::GET, &busy()), ConnectionUse::Idle);
+    }
 }

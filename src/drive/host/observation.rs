@@ -1,4 +1,4 @@
-//! The state of a host's trees for its metrics and its page, read without a query on the network.
+//! The state of a host's trees for its metrics, read without a query on the network.
 
 use super::managed::ManagedTree;
 use super::shared::LocalHost;
@@ -32,7 +32,7 @@ pub struct TreeObservation {
     pub report: TreeReport,
     /// State in one word.
     pub condition: TreeCondition,
-    /// Whether another host has a newer release.
+    /// Whether another host has a newer release, even one of the same content: beacons name none.
     pub is_behind: bool,
     /// Facts of the release.
     pub release: Option<ObservedRelease>,

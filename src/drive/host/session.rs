@@ -93,13 +93,12 @@ impl<'a> TreeSession<'a> {
             Answer::Ordered(Some(Ordered::Vetoed(_) | Ordered::Failed(_) | Ordered::Torn(_))) => {
                 true
             }
-            Answer::Diffed(Err(_)) | Answer::Finished(Err(_)) => {
-                if !is_cut {
-                    let refused = &offer.host.figures.refused;
-                    refused.of(RefusalCauseWord::Comparison).add(1);
-                }
-                !is_cut
+            Answer::Diffed(Err(_)) if !is_cut => {
+                let refused = &offer.host.figures.refused;
+                refused.of(RefusalCauseWord::Comparison).add(1);
+                true
             }
+            Answer::Finished(Err(_)) => !is_cut,
             _ => false,
         };
 

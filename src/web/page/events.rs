@@ -7,8 +7,8 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use tokio::sync::mpsc::{Sender, channel};
 
-use super::{FLEET_INTERVAL, Pages};
-use crate::web::answer::{self, Answer};
+use super::{FLEET_INTERVAL, FleetPages};
+use crate::web::answer::{self, HttpAnswer};
 
 /// Largest number of open streams.
 pub(super) const MAX_EVENT_STREAMS: usize = 32;
@@ -18,7 +18,7 @@ const COMMENT_INTERVAL: Duration = Duration::from_secs(15);
 const MAX_WAITING_EVENTS: usize = 2;
 
 /// Begins a stream; the first event tells the present state, unless the client knows it.
-pub(super) fn stream(pages: Arc<Pages>, headers: &HeaderMap) -> Answer {
+pub(super) fn stream(pages: Arc<FleetPages>, headers: &HeaderMap) -> HttpAnswer {
     let Ok(permit) = Arc::clone(&pages.streams).try_acquire_owned() else {
         let text = "too many pages are open\n";
         return answer::plain(StatusCode::SERVICE_UNAVAILABLE, text);
@@ -35,7 +35,7 @@ pub(super) fn stream(pages: Arc<Pages>, headers: &HeaderMap) -> Answer {
 }
 
 /// Writes events until the client is gone.
-async fn tell(pages: &Pages, mut known: Option<String>, outbox: &Sender<Bytes>) {
+async fn tell(pages: &FleetPages, mut known: Option<String>, outbox: &Sender<Bytes>) {
     let mut silent = Duration::ZERO;
     // Tells the client that the stream is open.
     let mut next = Some(String::from(":\n\n"));

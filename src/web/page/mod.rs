@@ -1,14 +1,14 @@
 //! The pages of the fleet: for people as HTML, for scripts as JSON, and as a stream of events.
 //!
 //! `view` is the state of the fleet, `render` writes it with `markup`, and `events` tells of
-//! changes. The fleet is asked only while somebody looks, once for all who look.
+//! changes. The fleet is asked only for requests: for its state once in an interval, and for the
+//! releases of one tree at a time.
 
 mod events;
 mod markup;
 mod render;
 mod view;
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,15 +18,16 @@ use tokio::sync::Semaphore;
 
 use self::events::MAX_EVENT_STREAMS;
 use self::view::FleetView;
-use super::answer::{self, Answer};
+use super::answer::{self, HttpAnswer};
 use super::facts::WebFacts;
 use super::snapshot::Snapshot;
 use crate::block::BlockHash;
 use crate::id::TreeName;
 use crate::outcome::{LogRelease, ReleaseLog, Standing};
+use crate::recent::Recent;
 use crate::sync::locked;
 
-/// Shortest interval between two questions to the fleet.
+/// Shortest interval between two questions about the state of the fleet, or the releases of a tree.
 const FLEET_INTERVAL: Duration = Duration::from_secs(4);
 /// Longest wait for the answers of the fleet.
 const MAX_FLEET_WAIT: Duration = Duration::from_secs(3);
@@ -35,12 +36,17 @@ const MAX_KNOWN_LOGS: usize = 64;
 
 /// Answers requests for pages.
 #[derive(Debug)]
-pub(super) struct Pages {
+pub(super) struct FleetPages {
     facts: Arc<WebFacts>,
     fleet: Snapshot<Fleet>,
-    logs: Mutex<BTreeMap<TreeName, Arc<Snapshot<ReleaseLog>>>>,
+    logs: Mutex<Recent<TreeLog, MAX_KNOWN_LOGS>>,
+    /// One permit: questions about releases follow each other.
+    log_turns: Arc<Semaphore>,
     streams: Arc<Semaphore>,
 }
+
+/// A tree with its releases.
+type TreeLog = (TreeName, Arc<Snapshot<ReleaseLog>>);
 
 /// Answers of the fleet.
 #[derive(Debug)]
@@ -66,19 +72,20 @@ impl Fleet {
     }
 }
 
-impl Pages {
+impl FleetPages {
     /// Pages of the fleet of `facts`.
     pub(super) fn new(facts: Arc<WebFacts>) -> Self {
         Self {
             facts,
             fleet: Snapshot::new(FLEET_INTERVAL),
             logs: Mutex::default(),
+            log_turns: Arc::new(Semaphore::new(1)),
             streams: Arc::new(Semaphore::new(MAX_EVENT_STREAMS)),
         }
     }
 
     /// Answers a request for `path`.
-    pub(super) async fn answer(self: &Arc<Self>, path: &str, headers: &HeaderMap) -> Answer {
+    pub(super) async fn answer(self: &Arc<Self>, path: &str, headers: &HeaderMap) -> HttpAnswer {
         match path {
             "/style.css" => return asset("text/css; charset=utf-8", include_str!("style.css")),
             "/script.js" => {
@@ -128,32 +135,39 @@ impl Pages {
     /// The releases of a tree; `None` if the fleet cannot be asked.
     async fn log(&self, tree: &str) -> Option<Arc<ReleaseLog>> {
         let tree = TreeName::new(tree).ok()?;
-        let snapshot = {
-            let mut logs = locked(&self.logs);
-            if logs.len() >= MAX_KNOWN_LOGS && !logs.contains_key(&tree) {
-                logs.clear();
-            }
-            let new = || Arc::new(Snapshot::new(FLEET_INTERVAL));
-            Arc::clone(logs.entry(tree.clone()).or_insert_with(new))
-        };
-
+        let snapshot = self.log_of(&tree);
         let facts = Arc::clone(&self.facts);
         snapshot
             .get(move || facts.desk.ask_log(&tree, MAX_FLEET_WAIT).ok())
             .await
     }
 
-    async fn tree(&self, fleet: &Fleet, name: &str, form: Form) -> Answer {
+    fn log_of(&self, tree: &TreeName) -> Arc<Snapshot<ReleaseLog>> {
+        let mut logs = locked(&self.logs);
+        if let Some((_, known)) = logs.find(|(name, _)| name == tree) {
+            return Arc::clone(known);
+        }
+
+        let turns = Arc::clone(&self.log_turns);
+        let new = Arc::new(Snapshot::in_turn(FLEET_INTERVAL, turns));
+        logs.add((tree.clone(), Arc::clone(&new)));
+        new
+    }
+
+    async fn tree(&self, fleet: &Fleet, name: &str, form: Form) -> HttpAnswer {
         let Some(view) = fleet.view.trees.iter().find(|tree| tree.tree == name) else {
             return not_found();
         };
 
-        let log = self.log(name).await;
+        let log = match form {
+            Form::Html => self.log(name).await,
+            Form::Json => None,
+        };
         let title = format!("{name} - makuo");
         form.answer(&title, name, view, render::tree(view, log.as_deref()))
     }
 
-    async fn release(&self, fleet: &Fleet, tree: &str, serial: &str, form: Form) -> Answer {
+    async fn release(&self, fleet: &Fleet, tree: &str, serial: &str, form: Form) -> HttpAnswer {
         if !fleet.view.trees.iter().any(|known| known.tree == tree) {
             return not_found();
         }
@@ -173,7 +187,7 @@ impl Pages {
     }
 }
 
-fn host(fleet: &Fleet, name: &str, form: Form) -> Answer {
+fn host(fleet: &Fleet, name: &str, form: Form) -> HttpAnswer {
     match view::host(name, &fleet.standings) {
         Some(view) => {
             let title = format!("{name} - makuo");
@@ -246,7 +260,7 @@ impl Form {
         here: &str,
         view: &impl Serialize,
         body: impl FnOnce(&mut markup::Markup),
-    ) -> Answer {
+    ) -> HttpAnswer {
         match self {
             Form::Json => answer::of(StatusCode::OK, "application/json", json_of(view) + "\n"),
             Form::Html => {
@@ -262,15 +276,15 @@ fn json_of(view: &impl Serialize) -> String {
     serde_json::to_string(view).unwrap_or_default()
 }
 
-fn asset(content_type: &'static str, text: &'static str) -> Answer {
+fn asset(content_type: &'static str, text: &'static str) -> HttpAnswer {
     answer::of(StatusCode::OK, content_type, text)
 }
 
-fn not_found() -> Answer {
+fn not_found() -> HttpAnswer {
     answer::plain(StatusCode::NOT_FOUND, "not found\n")
 }
 
-fn unasked() -> Answer {
+fn unasked() -> HttpAnswer {
     answer::plain(
         StatusCode::SERVICE_UNAVAILABLE,
         "the fleet cannot be asked: the log of the daemon says why\n",

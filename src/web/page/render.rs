@@ -4,6 +4,7 @@ use super::markup::Markup;
 use super::view::{FleetView, HostGroup, HostTreeView, HostView, TreeView};
 use crate::keys::shown_time;
 use crate::outcome::{LogRelease, ReleaseLog};
+use crate::report::words;
 use crate::units::ByteSize;
 
 /// A whole page with `body` as its main part.
@@ -99,8 +100,12 @@ pub(super) fn tree<'a>(
 ) -> impl FnOnce(&mut Markup) + 'a {
     move |out| {
         out.element("h1", &[], &view.tree);
-        for group in &view.groups {
-            host_group(out, &view.tree, group);
+        // Groups that differ only in their reason are neighbours.
+        let is_alike = |a: &HostGroup, b: &HostGroup| (a.state, a.serial) == (b.state, b.serial);
+        for groups in view.groups.chunk_by(is_alike) {
+            for (at, group) in groups.iter().enumerate() {
+                host_group(out, &view.tree, group, at);
+            }
         }
 
         let Some(log) = log else {
@@ -125,9 +130,11 @@ pub(super) fn tree<'a>(
     }
 }
 
-fn host_group(out: &mut Markup, tree: &str, group: &HostGroup) {
+/// Writes a group; `at` is its place among those with the same state and serial.
+fn host_group(out: &mut Markup, tree: &str, group: &HostGroup, at: usize) {
     let state = group.state;
-    let id = format!("{}-{}", state.word(), group.serial.unwrap_or_default());
+    let serial = group.serial.unwrap_or_default();
+    let id = format!("{}-{serial}-{at}", state.word());
     let few = group.hosts.len() <= 12;
     let open: &[(&'static str, &str)] = &[("open", "")];
     let class = format!("state {}", state.word());
@@ -186,9 +193,6 @@ fn release_row(out: &mut Markup, tree: &str, release: &LogRelease) {
 pub(super) fn host(view: &HostView) -> impl FnOnce(&mut Markup) {
     move |out| {
         out.element("h1", &[], &view.host);
-        if let Some(version) = &view.version {
-            out.element("p", &[], &format!("makuo {version}"));
-        }
         for tree in &view.trees {
             host_tree(out, tree);
         }
@@ -270,8 +274,5 @@ fn release_link(out: &mut Markup, tree: &str, serial: Option<u64>) {
 
 /// Formats "1 host", "37 hosts".
 fn many(count: usize, what: &str) -> String {
-    match count {
-        1 => format!("1 {what}"),
-        count => format!("{count} {what}s"),
-    }
+    words::count(count as u64, what)
 }

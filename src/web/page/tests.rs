@@ -101,6 +101,38 @@ fn what_hosts_say_is_text_and_nothing_else() {
 }
 
 #[test]
+fn a_missing_release_is_named_as_by_the_command() {
+    let reason = |change: fn(&mut Standing)| {
+        let mut standing = standing("web1", Some(6), 7);
+        change(&mut standing);
+        let fleet = Fleet::of(vec![standing]);
+        let group = &fleet.view.trees[0].groups[0];
+        (group.state.word(), group.reason.clone().expect("a reason"))
+    };
+
+    assert_eq!(reason(|_| ()), ("behind", "newest is www@7".into()));
+    let (word, text) = reason(|s| s.stranded = true);
+    assert_eq!(word, "behind");
+    assert!(text.contains("no host keeps the whole tree"), "{text}");
+    let (word, text) = reason(|s| s.lacks = Some(Serial(4)));
+    assert_eq!(word, "incomplete");
+    assert!(text.starts_with("lacks www@4, which its release"), "{text}");
+    let (word, text) = reason(|s| s.lacks_parts = vec![Serial(3), Serial(5)]);
+    assert_eq!(word, "incomplete");
+    assert!(text.starts_with("lacks www@3, www@5, sent"), "{text}");
+}
+
+#[test]
+fn groups_of_a_page_have_different_ids() {
+    let failed = ["no space", "no rights", "no time"].map(|text| failed("web1", text));
+    let fleet = Fleet::of(failed.to_vec());
+    let page = render::page("x", "", render::tree(&fleet.view.trees[0], None));
+    let ids = page.split("<details id=\"").skip(1);
+    let ids: Vec<_> = ids.filter_map(|rest| rest.split('"').next()).collect();
+    assert_eq!(ids, ["failed-6-0", "failed-6-1", "failed-6-2"]);
+}
+
+#[test]
 fn the_state_of_a_fleet_has_one_identity() {
     let fleet = |serial| Fleet::of(vec![standing("web1", Some(serial), 7)]);
     assert_eq!(fleet(7).id, fleet(7).id);

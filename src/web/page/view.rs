@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use crate::id::Serial;
 use crate::outcome::Standing;
+use crate::report::words;
 use crate::units::{printable, shown_age, shown_duration};
 
 /// State of a tree on a host, the ones that need somebody first.
@@ -115,7 +117,6 @@ pub(super) struct HostGroup {
 pub(super) struct HostView {
     pub(super) host: String,
     pub(super) address: Option<String>,
-    pub(super) version: Option<String>,
     pub(super) trees: Vec<HostTreeView>,
 }
 
@@ -191,7 +192,6 @@ pub(super) fn host(name: &str, standings: &[Standing]) -> Option<HostView> {
     (!trees.is_empty()).then(|| HostView {
         host: name.to_string(),
         address: trees.first().map(|tree| tree.address.clone()),
-        version: None,
         trees,
     })
 }
@@ -223,8 +223,7 @@ fn reason(standing: &Standing) -> Option<String> {
         }
         HostWord::Split => "hosts run another release of the same serial".to_string(),
         HostWord::Reverted => "its sender took the release back".to_string(),
-        HostWord::Incomplete => "lacks a release that this one is a part of".to_string(),
-        HostWord::Behind => format!("newest is {}@{}", standing.tree, standing.behind?),
+        HostWord::Incomplete | HostWord::Behind => missed(standing)?,
         HostWord::Stale => match (&status.stale, &status.repository) {
             (None, Some(trouble)) => format!("repository: {}", printable(trouble.text.as_bytes())),
             _ => "the release is older than max_age allows".to_string(),
@@ -232,6 +231,30 @@ fn reason(standing: &Standing) -> Option<String> {
         HostWord::Drifted => "paths differ from the release".to_string(),
         HostWord::Silent | HostWord::Empty | HostWord::Current => return None,
     })
+}
+
+/// The missing release or parts, as `makuo status` words them.
+fn missed(standing: &Standing) -> Option<String> {
+    let release = |serial: &Serial| words::release(&standing.tree, Some(*serial));
+    let parts: Vec<String> = standing.lacks_parts.iter().map(release).collect();
+    let newest = standing.behind.as_ref().map(release);
+
+    Some(
+        match (standing.lacks.as_ref().map(release), parts.is_empty()) {
+            (Some(whole), _) => {
+                format!("lacks {whole}, which its release is a part of: deploy the whole tree")
+            }
+            (None, false) => format!(
+                "lacks {}, sent to others before: send it again, or deploy the whole tree",
+                parts.join(", ")
+            ),
+            (None, true) if standing.stranded => format!(
+                "newest is {}, a part, and no host keeps the whole tree: deploy it",
+                newest?
+            ),
+            (None, true) => format!("newest is {}", newest?),
+        },
+    )
 }
 
 /// Everything about a tree on a host, with times.
