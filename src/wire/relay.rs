@@ -8,8 +8,8 @@
 //! Where nothing comes from a relay to a head, a third host helps: it has the relay among its own
 //! ones and the head in its group, and the relay leaves the head out.
 //!
-//! Hosts that read tags get lists of them: three bytes for a host instead of nine. A tag is a hash of
-//! the host under a key that depends on the session, so nobody can choose two hosts with one tag
+//! Hosts that read tags get lists of them: three bytes for a host instead of nine. A tag is a hash
+//! of the host under a key that depends on the session, so nobody can choose two hosts with one tag
 //! beforehand. Two hosts may have one tag by chance. Then one of them gets some datagrams twice,
 //! and none is lost.
 
@@ -40,7 +40,8 @@ pub struct RelayTargets {
     /// host states its number, and the sender repeats its own list until that is the number.
     #[n(1)]
     pub number: u32,
-    /// One host of each other group, but those that a third host serves. They get what the sender sent to this host.
+    /// One host of each other group, but those that a third host serves. They get what the sender
+    /// sent to this host.
     #[n(2)]
     pub heads: Vec<InstanceId>,
     /// All hosts of the group of this host, itself among them, and the host that it helps; with
