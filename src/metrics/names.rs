@@ -42,9 +42,9 @@ families! {
     SESSIONS = Counter "makuo_sessions_total":
         "Sessions that ended, by the role of this host and by the outcome.";
     SESSION_DURATION = Histogram "makuo_session_duration_seconds":
-        "Duration of a session: from the announcement for a receiver, the whole for a sender.";
+        "Duration of a session, from the announcement to a receiver or the command of a sender.";
     RECEIVED_BYTES = Counter "makuo_received_bytes_total":
-        "Bytes of datagrams and of objects that this host received; its own multicast counts.";
+        "Bytes of datagrams (own multicast too) and of objects of stores that this host received.";
     SENT_BYTES = Counter "makuo_sent_bytes_total":
         "Bytes of datagrams that this host sent, those of its own sessions and surveys included.";
     REUSED_BYTES = Counter "makuo_reused_bytes_total":
