@@ -156,8 +156,8 @@ fn share(progress: &ProgressReport) -> u64 {
     share.unwrap_or(100) as u64
 }
 
-/// "committing batch 2 of 3"
-fn title(phase: SessionPhase) -> String {
+/// "committing, batch 2 of 3"
+pub(super) fn title(phase: SessionPhase) -> String {
     let word = match phase {
         SessionPhase::Staging => "putting blocks together",
         SessionPhase::Checking { .. } => "checking health",

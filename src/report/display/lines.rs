@@ -14,8 +14,8 @@ const LINE_INTERVAL: Duration = Duration::from_secs(10);
 /// Chooses the lines.
 #[derive(Debug, Default)]
 pub(super) struct ProgressLines {
-    /// Phase and time of the last line.
-    last: Option<(&'static str, Option<(usize, usize)>, Duration)>,
+    /// Title of the phase and time of the last line.
+    last: Option<(String, Duration)>,
 }
 
 impl ProgressLines {
@@ -27,19 +27,18 @@ impl ProgressLines {
             SessionPhase::Publishing => LINE_INTERVAL,
             _ => QUIET,
         };
-        let is_due = match self.last {
+
+        let title = frame::title(phase);
+        let is_due = match &self.last {
             None => true,
-            Some((word, batch, at)) => {
-                let is_other = word != phase.word() || batch != phase.batch();
-                // Each session starts at zero.
-                is_other || elapsed < at || elapsed - at >= LINE_INTERVAL
-            }
+            // Each session starts at zero.
+            Some((shown, at)) => *shown != title || elapsed < *at || elapsed - *at >= LINE_INTERVAL,
         };
         if elapsed < quiet || !is_due {
             return None;
         }
 
-        self.last = Some((phase.word(), phase.batch(), elapsed));
+        self.last = Some((title, elapsed));
         Some(frame::line(progress))
     }
 }
