@@ -41,7 +41,7 @@ fn a_repository_that_cannot_be_used_is_found_before_anything_is_sent() {
     let denied = serve_by(|_| Answer::new(403, &[], b""));
     nothing_sent(&format!("http://{denied}/fleet"), "403");
     let other = serve_by(|_| Answer::new(200, &[], b"<html>a portal</html>"));
-    nothing_sent(&format!("http://{other}/fleet"), "head of www");
+    nothing_sent(&format!("http://{other}/fleet"), "trees/www/head");
 
     // A head by a stranger.
     std::fs::create_dir(lab.path("repo")).expect("new");
