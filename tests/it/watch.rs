@@ -465,7 +465,12 @@ fn a_pause_gathers() {
         pause(Duration::from_millis(150));
     }
 
-    assert!(watch.events().is_empty(), "{:?}", watch.events());
+    until("word of the pause", || !watch.events().is_empty());
+    let told = watch.events();
+    assert!(
+        told.len() == 1 && told[0]["text"].to_string().contains("held by hold"),
+        "{told:?}"
+    );
     std::fs::remove_file(&hold).expect("mine");
     same(&lab, &watch, "all of it");
     // The hosts have it a moment before the result is told.
