@@ -156,6 +156,14 @@ fn host_group(out: &mut Markup, tree: &str, group: &HostGroup, at: usize) {
         out.text(": ")
             .element("span", &[("class", "reason")], reason);
     }
+    if let (Some(percent), Some(left)) = (group.percent, group.bytes_left) {
+        let last = if group.hosts.len() > 1 {
+            "the last at "
+        } else {
+            ""
+        };
+        out.text(&format!(", {last}{percent} %, {} left", ByteSize(left)));
+    }
     out.close("summary").open("ul", &[]);
     for host in &group.hosts {
         // A name that two hosts have is shown with its address.
