@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use crate::id::Serial;
 use crate::outcome::Standing;
 use crate::report::words;
 use crate::units::{printable, shown_age, shown_duration};
