@@ -1,12 +1,16 @@
 //! SHA-256 of many messages: each lane takes the next message when its own has ended, so that
 //! lanes stay busy with messages of unequal length.
 
-use super::hash::BlockHash;
+use sha2::{Digest, Sha256};
+
 #[cfg(target_arch = "x86_64")]
 use super::sha_ni::{STEP, ShaNi};
 
-/// Names of all `messages`, in their order.
-pub(super) fn hash_all(messages: &[&[u8]]) -> Vec<BlockHash> {
+/// SHA-256 of a message.
+type Hash = [u8; 32];
+
+/// Hashes of all `messages`, in their order.
+pub(super) fn hash_all(messages: &[&[u8]]) -> Vec<Hash> {
     #[cfg(target_arch = "x86_64")]
     if messages.len() > 1
         && let Some(sha) = ShaNi::available()
@@ -14,10 +18,10 @@ pub(super) fn hash_all(messages: &[&[u8]]) -> Vec<BlockHash> {
         return x86::hash_all(sha, messages);
     }
 
-    messages
+    let hashes = messages
         .iter()
-        .map(|message| BlockHash::of(message))
-        .collect()
+        .map(|message| Sha256::digest(message).into());
+    hashes.collect()
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -38,7 +42,7 @@ mod x86 {
 
     /// A message on its way through a lane.
     struct Lane<'a> {
-        /// Place of its name.
+        /// Place of its hash.
         at: usize,
         state: [u32; 8],
         /// Whole steps that are left.
@@ -100,17 +104,17 @@ mod x86 {
             self.body.is_empty() && self.left == 0
         }
 
-        fn name(&self) -> BlockHash {
-            let mut name = [0; 32];
-            for (bytes, word) in name.chunks_exact_mut(4).zip(self.state) {
+        fn hash(&self) -> Hash {
+            let mut hash = [0; 32];
+            for (bytes, word) in hash.chunks_exact_mut(4).zip(self.state) {
                 bytes.copy_from_slice(&word.to_be_bytes());
             }
-            BlockHash(name)
+            hash
         }
     }
 
-    pub(super) fn hash_all(sha: ShaNi, messages: &[&[u8]]) -> Vec<BlockHash> {
-        let mut names = vec![BlockHash([0; 32]); messages.len()];
+    pub(super) fn hash_all(sha: ShaNi, messages: &[&[u8]]) -> Vec<Hash> {
+        let mut hashes = vec![[0; 32]; messages.len()];
         let mut waiting = messages.iter().enumerate();
         let mut next = || waiting.next().map(|(at, message)| Lane::new(at, message));
         let (mut one, mut two) = (next(), next());
@@ -119,7 +123,7 @@ mod x86 {
             run(sha, [a, b]);
             for lane in [&mut one, &mut two] {
                 if let Some(over) = lane.take_if(|lane| lane.is_over()) {
-                    names[over.at] = over.name();
+                    hashes[over.at] = over.hash();
                     *lane = next();
                 }
             }
@@ -129,9 +133,9 @@ mod x86 {
             while !last.is_over() {
                 run(sha, [&mut last]);
             }
-            names[last.at] = last.name();
+            hashes[last.at] = last.hash();
         }
-        names
+        hashes
     }
 
     /// Takes as many steps in each lane as the shortest has.
@@ -161,8 +165,8 @@ mod tests {
 
     /// The judge is the `sha2` crate.
     fn check(messages: &[&[u8]]) {
-        let names: Vec<BlockHash> = messages.iter().map(|m| BlockHash::of(m)).collect();
-        assert_eq!(hash_all(messages), names);
+        let hashes: Vec<Hash> = messages.iter().map(|m| Sha256::digest(m).into()).collect();
+        assert_eq!(hash_all(messages), hashes);
     }
 
     fn noise(length: usize) -> Vec<u8> {
@@ -172,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_of_every_length_at_a_border_have_their_name() {
+    fn messages_of_every_length_at_a_border_have_their_hash() {
         let noise = noise(300 << 10);
         check(&[]);
         for length in (0..260).chain(
@@ -188,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn random_batches_have_their_names() {
+    fn random_batches_have_their_hashes() {
         let seed = std::env::var("MAKUO_LANES_SEED")
             .map_or_else(|_| fastrand::u64(..), |seed| seed.parse().expect("a seed"));
         println!("MAKUO_LANES_SEED={seed}");
