@@ -91,12 +91,13 @@ fn compress<const N: usize>(states: &mut [[u32; 8]; N], messages: [&[[u8; STEP]]
     }
 
     let steps = messages.iter().map(|message| message.len()).min();
-    for step in 0..steps.unwrap_or(0) {
+    for at in 0..steps.unwrap_or(0) {
+        let steps = messages.map(|message| &message[at]);
         let before = (abef, cdgh);
         let mut message = [[zero; N]; 4];
-        for (at, words) in message.iter_mut().enumerate() {
+        for (quarter, words) in message.iter_mut().enumerate() {
             for lane in 0..N {
-                words[lane] = _mm_shuffle_epi8(bytes(&messages[lane][step], at), swap);
+                words[lane] = _mm_shuffle_epi8(bytes(steps[lane], quarter), swap);
             }
         }
 
