@@ -7,10 +7,10 @@ use sha2::{Digest, Sha256};
 use super::sha_ni::{STEP, ShaNi};
 
 /// SHA-256 of a message.
-type Hash = [u8; 32];
+type Sha256Hash = [u8; 32];
 
 /// Hashes of all `messages`, in their order.
-pub(super) fn hash_all(messages: &[&[u8]]) -> Vec<Hash> {
+pub(super) fn hash_all(messages: &[&[u8]]) -> Vec<Sha256Hash> {
     #[cfg(target_arch = "x86_64")]
     if messages.len() > 1
         && let Some(sha) = ShaNi::available()
@@ -104,7 +104,7 @@ mod x86 {
             self.body.is_empty() && self.left == 0
         }
 
-        fn hash(&self) -> Hash {
+        fn hash(&self) -> Sha256Hash {
             let mut hash = [0; 32];
             for (bytes, word) in hash.chunks_exact_mut(4).zip(self.state) {
                 bytes.copy_from_slice(&word.to_be_bytes());
@@ -113,7 +113,7 @@ mod x86 {
         }
     }
 
-    pub(super) fn hash_all(sha: ShaNi, messages: &[&[u8]]) -> Vec<Hash> {
+    pub(super) fn hash_all(sha: ShaNi, messages: &[&[u8]]) -> Vec<Sha256Hash> {
         let mut hashes = vec![[0; 32]; messages.len()];
         let mut waiting = messages.iter().enumerate();
         let mut next = || waiting.next().map(|(at, message)| Lane::new(at, message));
@@ -165,7 +165,7 @@ mod tests {
 
     /// The judge is the `sha2` crate.
     fn check(messages: &[&[u8]]) {
-        let hashes: Vec<Hash> = messages.iter().map(|m| Sha256::digest(m).into()).collect();
+        let hashes: Vec<Sha256Hash> = messages.iter().map(|m| Sha256::digest(m).into()).collect();
         assert_eq!(hash_all(messages), hashes);
     }
 

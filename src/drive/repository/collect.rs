@@ -23,7 +23,7 @@ use crate::store::Store;
 /// Deletions under way at the same time.
 const MAX_DELETIONS: usize = 8;
 /// Packs in a row without an answer, after which nobody waits for the next one.
-const MAX_UNANSWERED: u32 = 3;
+const MAX_UNANSWERED_PACKS: u32 = 3;
 
 /// Keys that verify and sign heads, and what this machine knows of them.
 #[derive(Debug, Clone)]
@@ -139,7 +139,7 @@ async fn hash_all(store: &Store, observer: &mut dyn Observer) -> Result<(CheckRe
                 } else {
                     0
                 };
-                if unanswered >= MAX_UNANSWERED {
+                if unanswered >= MAX_UNANSWERED_PACKS {
                     return Err(of_fault(&fault));
                 }
                 bad.unread.push(pack);
