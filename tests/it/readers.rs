@@ -1,8 +1,9 @@
 //! What a reader of a host's tree sees while releases follow each other.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use crate::support::{DELETE, Lab, write};
+use crate::support::{DELETE, Lab, pause, write};
 
 /// Reads every file of `dir` through one handle, and omits files that vanish meanwhile.
 fn read_through(dir: &std::fs::File, names: &[String]) -> Vec<Vec<u8>> {
@@ -65,6 +66,8 @@ fn under_the_eyes_of_a_reader(layout: &str, one_release: bool) {
                 }
                 whole += usize::from(contents.len() == names.len());
                 seen.extend(numbers);
+                // The deploys need the processor as well.
+                pause(Duration::from_micros(500));
             }
             (whole, seen.len())
         });
