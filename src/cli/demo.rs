@@ -289,6 +289,7 @@ impl Demo {
             checksum: false,
             recheck: false,
             lists: false,
+            message: None,
             network: self.network.clone(),
             cache: Some(self.path("cache")),
             strict: false,

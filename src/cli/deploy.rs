@@ -16,6 +16,7 @@ use crate::drive::deploy::{self, DeployOptions, Interrupt, Publisher, ReleaseKey
 use crate::drive::repository::{self, HeadMemory, PublishOptions, try_repository};
 use crate::id::Serial;
 use crate::keys::{AuthorizedKeys, Signer};
+use crate::manifest::ReleaseMessage;
 use crate::outcome::{Event, Observer, Outcome, Purpose};
 use crate::report::{Report, end_display};
 use crate::repository::SignedRelease;
@@ -50,6 +51,8 @@ pub struct SessionOptions {
     pub recheck: bool,
     /// Lists the changed paths of a deploy.
     pub lists: bool,
+    /// What the release changes, in its author's words.
+    pub message: Option<ReleaseMessage>,
     /// Network settings.
     pub network: NetworkConfig,
     /// Directory for the index of the source.
@@ -69,6 +72,7 @@ pub(super) fn run(args: &DeployArgs, config: Option<&Path>, report: &mut Report)
 
     let mut options = resolve(&args.session, purpose, config)?;
     options.recheck = args.recheck;
+    options.message.clone_from(&args.about.message);
     options.lists = report.lists_paths();
     // The header carries it, so it is signed with the release.
     options.spec.delete.max = args.allow_deletes.unwrap_or(options.spec.delete.max);
@@ -128,6 +132,7 @@ fn session_to(
         valid_for: HeadValidity::AsBefore,
         again: true,
         repair: false,
+        message: options.message.clone(),
         keys: engine.keys.clone(),
         name: engine.name.clone(),
         cache: options.cache.clone(),
@@ -195,6 +200,7 @@ pub(super) fn resolve(
         strict: args.hosts.strict_host_keys || network.strict_host_keys,
         recheck: false,
         lists: false,
+        message: None,
         network,
         cache: cache_dir(),
         authorized: Arc::new(sign::authorized(None, &network::host_config(config)?)?),
@@ -247,6 +253,7 @@ pub(super) fn deploy_options(
 
     Ok(DeployOptions {
         only: options.only.clone(),
+        message: options.message.clone(),
         recheck: options.recheck,
         lists: options.lists,
         strict: options.strict,

@@ -59,6 +59,7 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
     let excluded = excluded_note(&earlier.release, &replaced);
     let sessions = RollbackSessions {
         options: DeployOptions {
+            message: args.about.message.clone(),
             only: args.select.targets.clone(),
             scan: SourceScan {
                 checksum: args.hosts.reading.checksum,

@@ -35,6 +35,7 @@ fn wish(args: &AdhocArgs, delete: bool) -> AdhocRequest {
         recurse: args.recursive,
         dry_run: args.preview.dry_run,
         targets: args.select.targets.clone(),
+        message: args.about.message.clone(),
         excludes: args.exclude.clone(),
         max_delete: args.max_delete,
         checksum: args.reading.checksum,

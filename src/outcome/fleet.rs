@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::session::ExitStatus;
 use crate::block::BlockHash;
 use crate::id::{HostName, NamedHost, Serial, TreeName};
-use crate::manifest::ReleaseId;
+use crate::manifest::{ReleaseId, ReleaseMessage};
 use crate::proto::receiver::matches_name;
 use crate::units::{ByteSize, WallTime};
 use crate::wire::message::Tombstone;
@@ -50,6 +50,8 @@ pub struct LogRelease {
     /// Globs of the hosts that the release is meant for; `None` for all hosts, or if no host that
     /// runs it says so.
     pub targets: Option<Vec<String>>,
+    /// What it changes, in its author's words.
+    pub message: Option<ReleaseMessage>,
     /// Hosts that run the release.
     pub running: Vec<NamedHost>,
     /// Running hosts that show the header with a valid signature.
@@ -214,4 +216,6 @@ pub struct TreeStatus {
     pub repository: Option<RepositoryTrouble>,
     /// Newest release that this host sent from the tree.
     pub sent: Option<Serial>,
+    /// What the current release changes, in its author's words.
+    pub message: Option<ReleaseMessage>,
 }

@@ -18,12 +18,12 @@
 //!   pending [{host, state, percent, since, why}]: some of the hosts that the phase waits for
 //! - `note`: text
 //! - `release` of a log: tree, serial, release (its identity), created, key, entries, bytes,
-//!   running [host], kept [host]
+//!   running [host], kept [host], message if it has one
 //! - `host` of a status: host, address, tree, serial, state, at_work [serial, sender], behind,
-//!   newest, error, error_serial, error_age
+//!   newest, error, error_serial, error_age, message of its release if it has one
 //! - `result`: tree, serial, exit, targets, committed, unchanged, failed, absent, files_written,
 //!   files_deleted, bytes_release, bytes_sent, repaired, rate, seconds, key; unknown if there are
-//!   any; rollback_to of a rollback; error and hint after a failure
+//!   any; rollback_to of a rollback; message of a release with one; error and hint after a failure
 //!
 //! In a result `committed` counts every target that has the release, including `unchanged`, and
 //! `targets` is `committed + failed + absent` after a deploy. `failed` includes `unknown`, the
@@ -38,6 +38,7 @@ use serde::Serialize;
 
 use crate::Error;
 use crate::id::NamedHost;
+use crate::manifest::ReleaseMessage;
 use crate::outcome::{
     DriftGroup, DriftLine, HostChange, HostResult, HostState, MadeRelease, MemberInfo, Outcome,
     PendingHost, ProgressReport, Purpose, ScanSummary,
@@ -211,6 +212,8 @@ pub(super) struct ResultLine<'a> {
     repository: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     published: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -390,6 +393,7 @@ impl<'a> ResultLine<'a> {
             key: outcome.fingerprint.as_deref(),
             repository: repository.map(|r| r.url.as_str()),
             published: repository.map(|r| r.error.is_none()),
+            message: outcome.message.as_ref().map(ReleaseMessage::as_str),
             error: outcome.error.clone().or(unpublished),
             hint: outcome.first_hint().map(str::to_string),
         }

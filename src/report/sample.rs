@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::id::{HostName, Serial, TreeName};
+use crate::manifest::ReleaseMessage;
 use crate::outcome::Stranger;
 use crate::outcome::*;
 use crate::units::{ByteSize, Rate};
@@ -80,6 +81,7 @@ pub fn deployed() -> Outcome {
         result("web10", HostState::Committed, 17, None),
     ];
     Outcome {
+        message: ReleaseMessage::new("fix css").ok(),
         repaired: 12,
         rate: Some(Rate(487_000_000)),
         ..outcome(Purpose::Deploy, hosts)

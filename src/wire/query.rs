@@ -10,7 +10,7 @@ use super::caps::{MAX_MESSAGE_TREES, MAX_TEXT, clean_text, within};
 use super::order::{MAX_SIGNATURE_FIELD, Tombstone};
 use crate::block::BlockHash;
 use crate::id::{HostName, Serial, TreeName};
-use crate::manifest::ReleaseId;
+use crate::manifest::{ReleaseId, ReleaseMessage};
 use crate::manifest::header::MAX_HEADER_BYTES;
 use crate::units::WallTime;
 
@@ -118,6 +118,9 @@ pub struct TreeReport {
     /// What keeps the tree from following its repository.
     #[n(18)]
     pub repository: Option<RepositoryTrouble>,
+    /// What the current release changes, in its author's words.
+    #[n(24)]
+    pub message: Option<ReleaseMessage>,
 }
 
 /// Trouble with a repository.
@@ -240,6 +243,9 @@ pub struct ReleaseReport {
     #[n(8)]
     #[cbor(default)]
     pub part: bool,
+    /// What it changes, in its author's words.
+    #[n(9)]
+    pub message: Option<ReleaseMessage>,
 }
 
 /// Signed part of a release.
@@ -302,6 +308,7 @@ impl TreeReport {
             targets: None,
             parts: None,
             repository: None,
+            message: None,
         }
     }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
-use super::shared::{PreviewArgs, ReadingArgs, TargetArgs};
+use super::shared::{MessageArgs, PreviewArgs, ReadingArgs, TargetArgs};
 use crate::id::TreeName;
 
 /// `makuo send`
@@ -54,6 +54,9 @@ pub struct AdhocArgs {
     /// Targets.
     #[command(flatten)]
     pub select: TargetArgs,
+    /// Message.
+    #[command(flatten)]
+    pub about: MessageArgs,
     /// Tree, if this host has several and no path selects one
     #[arg(long, value_name = "NAME")]
     pub tree: Option<TreeName>,

@@ -29,7 +29,7 @@ pub use setup::{
     ManArgs, TreeAt,
 };
 pub use shared::{
-    HostArgs, NetworkArgs, PreviewArgs, QueryArgs, RateArgs, ReadingArgs, SessionArgs, TargetArgs,
+    HostArgs, MessageArgs, NetworkArgs, PreviewArgs, QueryArgs, RateArgs, ReadingArgs, SessionArgs, TargetArgs,
 };
 pub use survey::{LogArgs, LookArgs, MembersArgs, StatusArgs};
 

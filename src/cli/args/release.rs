@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueHint};
 
-use super::shared::{HostArgs, PreviewArgs, RateArgs, SessionArgs, TargetArgs};
+use super::shared::{HostArgs, MessageArgs, PreviewArgs, RateArgs, SessionArgs, TargetArgs};
 use crate::id::{Serial, TreeName};
 use crate::units::{Limit, parse_duration};
 
@@ -15,11 +15,15 @@ use crate::units::{Limit, parse_duration};
 Examples:
   makuo deploy manifests/www.toml               put it on every host that has the tree
   makuo deploy -n manifests/www.toml            only show what would change
+  makuo deploy -m 'fix css' www.toml            say what it changes, for `makuo log`
   makuo deploy -t 'web*' --expect 3 www.toml    only on web hosts, and only when 3 answer")]
 pub struct DeployArgs {
     /// Preview.
     #[command(flatten)]
     pub preview: PreviewArgs,
+    /// Message.
+    #[command(flatten)]
+    pub about: MessageArgs,
     /// Continue although a filesystem in the source is no longer mounted: its files are missing
     /// from the release
     #[arg(long)]
@@ -107,6 +111,9 @@ pub struct RollbackArgs {
     /// Preview.
     #[command(flatten)]
     pub preview: PreviewArgs,
+    /// Message.
+    #[command(flatten)]
+    pub about: MessageArgs,
     /// Targets.
     #[command(flatten)]
     pub select: TargetArgs,

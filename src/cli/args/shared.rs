@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, ValueHint};
 
 use crate::config::PeerName;
+use crate::manifest::ReleaseMessage;
 use crate::spec::Expect;
 use crate::units::{Rate, parse_duration};
 
@@ -57,6 +58,14 @@ pub struct RateArgs {
     /// Rate limit, such as 500Mbit or 60MB
     #[arg(long, value_name = "RATE")]
     pub rate: Option<Rate>,
+}
+
+/// Option that describes a release.
+#[derive(Debug, Args)]
+pub struct MessageArgs {
+    /// What the release changes, in one line, for `makuo log`; signed with it
+    #[arg(short, long, value_name = "TEXT")]
+    pub message: Option<ReleaseMessage>,
 }
 
 /// Option that previews a session.

@@ -107,6 +107,7 @@ impl<'a> PlannedRequest<'a> {
         };
 
         Ok(DeployOptions {
+            message: self.request.message.clone(),
             only: self.request.targets.clone(),
             strict: sending.strict,
             cache: self.tree.cache.clone().or_else(|| self.state()),

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::TreeName;
+use crate::manifest::ReleaseMessage;
 use crate::units::Limit;
 
 /// Action on the paths.
@@ -52,6 +53,9 @@ pub struct AdhocRequest {
     pub lists: bool,
     /// Report the files of the release.
     pub files: bool,
+    /// What the release changes, in its author's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<ReleaseMessage>,
 }
 
 impl AdhocRequest {
@@ -70,6 +74,7 @@ impl AdhocRequest {
             max_delete: None,
             lists: false,
             files: false,
+            message: None,
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::drive::deploy::{Interrupt, ReleaseKeys, serials};
 use crate::error::{Error, Kind, Result};
 use crate::id::{HostName, Serial, SessionId, TreeName};
 use crate::keys::{Namespace, verify};
-use crate::manifest::{Header, Intent, Mtime, NodeRef, Release};
+use crate::manifest::{Header, Intent, Mtime, NodeRef, Release, ReleaseMessage};
 use crate::outcome::{Event, Observer};
 use crate::repository::SignedRelease;
 use crate::repository::head::HeadValidity;
@@ -41,6 +41,8 @@ pub struct PublishOptions {
     /// Read everything that the repository has of the tree, and store again what is missing or
     /// damaged.
     pub repair: bool,
+    /// What the release changes, in its author's words.
+    pub message: Option<ReleaseMessage>,
     /// The signing key, and keys whose releases may be followed.
     pub keys: ReleaseKeys,
     /// Name of this host.
@@ -204,6 +206,7 @@ impl NewContent<'_> {
             sender: self.options.name.clone(),
             checksum: self.checksum,
             quick: false,
+            message: self.options.message.clone(),
         };
         self.facts.header(self.spec, new)
     }
@@ -250,6 +253,7 @@ fn alike(header: &Header) -> Header {
     header.created = WallTime(0);
     header.expires = header.expires.map(|_| WallTime(0));
     (header.session, header.sender, header.quick) = (None, None, None);
+    header.message = None;
     if let Some(top) = &mut header.top {
         top.mtime = Mtime { secs: 0, nanos: 0 };
     }

@@ -131,6 +131,7 @@ fn add(
         content: report.content.unwrap_or(report.id.0),
         part: report.part,
         targets: None,
+        message: report.message.clone(),
         running: Vec::new(),
         shown: Vec::new(),
         buried: Vec::new(),

@@ -31,6 +31,7 @@ fn host_answer(name: &str, running: u64, kept: &[u64], answers: bool) -> HostAns
         running: serial == running,
         content: None,
         part: false,
+        message: None,
     };
 
     let report = TreeReport {

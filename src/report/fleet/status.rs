@@ -259,6 +259,8 @@ pub(in crate::report) struct StandingLine<'a> {
     error_age: Option<u64>,
     repository_error: Option<&'a str>,
     repository_error_age: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -323,6 +325,7 @@ impl<'a> StandingLine<'a> {
             error_age: trouble.map(|t| t.age),
             repository_error: repository.map(|t| t.text.as_str()),
             repository_error_age: repository.map(|t| t.age),
+            message: status.and_then(|t| Some(t.message.as_ref()?.as_str())),
         }
     }
 }

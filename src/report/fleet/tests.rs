@@ -5,7 +5,7 @@ use super::status::summary;
 use crate::block::BlockHash;
 use crate::id::NamedHost;
 use crate::id::{Serial, TreeName};
-use crate::manifest::ReleaseId;
+use crate::manifest::{ReleaseId, ReleaseMessage};
 use crate::outcome::TreeStatus;
 use crate::outcome::{LogRelease, ReleaseLog, Standing, Survey};
 use crate::report::paint::Painter;
@@ -38,6 +38,7 @@ fn log() -> ReleaseLog {
         content: BlockHash::of(&serial.to_be_bytes()),
         part: serial == 15,
         targets: None,
+        message: ReleaseMessage::new("fix css").ok().filter(|_| serial == 17),
         shown: Vec::new(),
         buried: Vec::new(),
         running: some(running),
@@ -83,6 +84,7 @@ fn fleet() -> Vec<Standing> {
         drifted: None,
         repository: None,
         sent: None,
+        message: ReleaseMessage::new("fix css").ok().filter(|_| running == 17),
     };
 
     let work = TreeActivity {

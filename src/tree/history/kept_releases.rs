@@ -8,7 +8,7 @@ use crate::block::BlockHash;
 use crate::error::Result;
 use crate::id::Serial;
 use crate::keys::{Fingerprint, Namespace, verify};
-use crate::manifest::ReleaseId;
+use crate::manifest::{ReleaseId, ReleaseMessage};
 use crate::tree::commit::journal::Journal;
 use crate::tree::state::reader::StateReader;
 use crate::tree::state::worktree::Worktree;
@@ -35,6 +35,8 @@ pub struct KeptRelease {
     pub part: bool,
     /// Whether the tree runs this release.
     pub running: bool,
+    /// What it changes, in its author's words.
+    pub message: Option<ReleaseMessage>,
 }
 
 impl StateReader {
@@ -70,6 +72,7 @@ impl StateReader {
                 content: header.content(),
                 part: !header.is_whole(),
                 running: current.is_some_and(|c| c.id == id),
+                message: header.message.clone(),
             });
         }
 

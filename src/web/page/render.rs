@@ -119,7 +119,9 @@ pub(super) fn tree<'a>(
         out.element("h2", &[], "Releases")
             .open("table", &[])
             .open("tr", &[]);
-        for head in ["release", "made", "entries", "size", "runs on", "kept by"] {
+        for head in [
+            "release", "made", "entries", "size", "runs on", "kept by", "message",
+        ] {
             out.element("th", &[], head);
         }
         out.close("tr");
@@ -182,11 +184,17 @@ fn release_row(out: &mut Markup, tree: &str, release: &LogRelease) {
         release.bytes.to_string(),
         many(release.running.len(), "host"),
         many(release.kept.len(), "host"),
+        message(release),
     ];
     for cell in &cells {
         out.element("td", &[], cell);
     }
     out.close("tr");
+}
+
+fn message(release: &LogRelease) -> String {
+    let message = release.message.as_ref();
+    message.map(ToString::to_string).unwrap_or_default()
 }
 
 /// Body of the page of a host.
@@ -240,10 +248,12 @@ pub(super) fn release<'a>(
                 ("key", key.to_string()),
                 ("entries", release.entries.to_string()),
                 ("size", size.to_string()),
+                ("message", message(release)),
             ];
 
             out.open("dl", &[]);
-            for (name, value) in &facts {
+            let said = facts.iter().filter(|(_, value)| !value.is_empty());
+            for (name, value) in said {
                 out.element("dt", &[], name).element("dd", &[], value);
             }
             out.close("dl");

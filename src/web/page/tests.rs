@@ -4,7 +4,7 @@ use http::HeaderValue;
 
 use super::*;
 use crate::id::{HostName, Serial};
-use crate::manifest::ReleaseId;
+use crate::manifest::{ReleaseId, ReleaseMessage};
 use crate::outcome::TreeStatus;
 use crate::units::{ByteSize, WallTime};
 use crate::wire::query::Trouble;
@@ -25,6 +25,7 @@ fn standing(host: &str, running: Option<u64>, newest: u64) -> Standing {
             drifted: None,
             repository: None,
             sent: None,
+            message: None,
         }),
         behind: running
             .filter(|serial| *serial < newest)
@@ -175,6 +176,7 @@ fn a_release_is_shown_with_its_hosts() {
         content: BlockHash::of(b"y"),
         part: false,
         targets: None,
+        message: ReleaseMessage::new("fix <css>").ok(),
         running: vec![name.clone().into()],
         shown: Vec::new(),
         buried: Vec::new(),
@@ -185,6 +187,7 @@ fn a_release_is_shown_with_its_hosts() {
     for said in [
         "www</a>@7",
         "SHA256:abc",
+        "fix &lt;css&gt;",
         "1970-01-01",
         "Runs on 1 host",
         "/host/web1",

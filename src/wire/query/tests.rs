@@ -16,6 +16,7 @@ fn release(serial: u64) -> ReleaseReport {
         running: serial == 7,
         content: (serial > 2).then(|| BlockHash::of(b"content")),
         part: serial % 2 == 1,
+        message: ReleaseMessage::new("fix css").ok().filter(|_| serial > 4),
     }
 }
 

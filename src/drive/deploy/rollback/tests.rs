@@ -37,6 +37,7 @@ fn log(releases: &[(u64, &str, &str, &str)]) -> ReleaseLog {
         content: BlockHash::of(content.as_bytes()),
         part: content.starts_with("part"),
         targets: None,
+        message: None,
         running: hosts(running),
         shown: hosts(running),
         buried: Vec::new(),
