@@ -14,7 +14,7 @@ use crate::config::NetworkConfig;
 use crate::drive::deploy::source::{SourceScan, Unmounted};
 use crate::drive::deploy::{self, DeployOptions, Interrupt, Publisher, ReleaseKeys, ReleaseOrigin};
 use crate::drive::repository::{self, HeadMemory, PublishOptions, try_repository};
-use crate::id::Serial;
+use crate::id::{Serial, check_pattern};
 use crate::keys::{AuthorizedKeys, Signer};
 use crate::manifest::ReleaseMessage;
 use crate::outcome::{Event, Observer, Outcome, Purpose};
@@ -212,16 +212,14 @@ pub(super) fn resolve(
     })
 }
 
-/// Rejects illegal globs.
+/// Rejects illegal patterns.
 pub(super) fn check_targets(targets: &[String]) -> Result<()> {
     for pattern in targets {
-        globset::Glob::new(pattern).map_err(|e| {
-            Error::usage(format!(
-                "--target {}: {}",
-                printable(pattern.as_bytes()),
-                e.kind()
-            ))
-            .hint("a glob such as 'web*' or 'web[1-3]'; quote it, or the shell takes it")
+        check_pattern(pattern).map_err(|why| {
+            Error::usage(format!("--target {}: {why}", printable(pattern.as_bytes()))).hint(
+                "a glob such as 'web*' or 'web[1-3]', or a label such as zone=a; quote it, or the \
+                 shell takes it",
+            )
         })?;
     }
 

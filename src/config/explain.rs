@@ -23,6 +23,13 @@ impl HostConfig {
                 .map_or("the system's host name".to_string(), |n| n.to_string()),
         );
 
+        if !self.labels.is_empty() {
+            line(
+                "labels",
+                format!("{}: targets and batches may select by them", self.labels),
+            );
+        }
+
         line(
             "keys",
             format!(

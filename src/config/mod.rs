@@ -20,7 +20,7 @@ pub use peer_name::PeerName;
 
 use crate::hook::Hooks;
 use crate::hook::helper_process::HookSource;
-use crate::id::{HostName, SegmentName, TreeName};
+use crate::id::{HostName, Labels, SegmentName, TreeName};
 use crate::manifest::rules::PathFilter;
 use crate::spec::Spec;
 use crate::spec::document::Document;
@@ -71,6 +71,8 @@ pub struct HostConfig {
     pub path: PathBuf,
     /// Name of the host; `None` for the system's host name.
     pub name: Option<HostName>,
+    /// Labels, by which targets and batches select hosts.
+    pub labels: Labels,
     /// Path of the authorized keys.
     pub authorized_keys: PathBuf,
     /// Directory for the state of trees; `None` for beside each tree.
@@ -317,6 +319,7 @@ impl Default for HostConfig {
         Self {
             path: DEFAULT_CONFIG.into(),
             name: None,
+            labels: Labels::default(),
             authorized_keys: DEFAULT_AUTHORIZED_KEYS.into(),
             state_dir: None,
             socket: DEFAULT_SOCKET.into(),

@@ -1,5 +1,6 @@
 //! Parses the keys of the file into a [`HostConfig`].
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Component;
 
@@ -10,6 +11,7 @@ use crate::units::{parse_duration, printable, printable_path};
 /// Every key of a configuration.
 pub const CONFIG_KEYS: &[&str] = &[
     "name",
+    "labels",
     "authorized_keys",
     "state_dir",
     "socket",
@@ -86,6 +88,7 @@ const MAX_SOCKET: usize = 107;
 /// Returns whether the top-level keys are those of a configuration.
 pub(super) fn looks_like_config(mut top: Section) -> bool {
     [
+        "labels",
         "authorized_keys",
         "state_dir",
         "socket",
@@ -108,6 +111,9 @@ impl HostConfig {
         let console = console(top.section("console")?)?;
         let metrics = metrics(top.section("metrics")?)?;
         let name = top.take("name").map(|f| f.parse()).transpose()?;
+        let labels = top
+            .take("labels")
+            .map_or(Ok(Labels::default()), read_labels)?;
         let beside = document.path.with_file_name(AUTHORIZED_KEYS);
 
         let authorized_keys = top
@@ -147,6 +153,7 @@ impl HostConfig {
         Ok(HostConfig {
             path: document.path.clone(),
             name,
+            labels,
             authorized_keys,
             state_dir: state.map(|(path, _)| path),
             socket,
@@ -159,6 +166,16 @@ impl HostConfig {
             trees: trees.into_iter().map(|(tree, _)| tree).collect(),
         })
     }
+}
+
+/// Reads `{ zone = "a" }`, whose keys are free.
+fn read_labels(field: Field) -> Result<Labels> {
+    let wrong = field.deferred();
+    let mut labels = BTreeMap::new();
+    for (key, label) in field.section()?.into_fields() {
+        labels.insert(key, label.text()?.to_string());
+    }
+    Labels::new(labels).map_err(|e| wrong(&e))
 }
 
 fn sender(mut section: Section) -> Result<Option<PathBuf>> {

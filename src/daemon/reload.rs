@@ -74,6 +74,7 @@ impl<'a> StartupConfig<'a> {
             now.authorized_keys,
         );
 
+        take_changed(&mut config.labels, &file.labels, now.labels);
         take_changed(&mut config.sender_key, &file.sender_key, now.sender_key);
         take_changed(
             &mut config.console.password,

@@ -1,12 +1,12 @@
 //! The releases of a fleet and the state of every host: plain data.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::session::ExitStatus;
 use crate::block::BlockHash;
-use crate::id::{HostName, NamedHost, Serial, TreeName};
+use crate::id::{HostName, Labels, NamedHost, Serial, TreeName, matches_host};
 use crate::manifest::{ReleaseId, ReleaseMessage};
-use crate::proto::receiver::matches_name;
 use crate::units::{ByteSize, WallTime};
 use crate::wire::message::Tombstone;
 use crate::wire::query::{Drifted, RepositoryTrouble, Stale, TreeActivity, Trouble};
@@ -18,6 +18,8 @@ pub struct ReleaseLog {
     pub tree: TreeName,
     /// Hosts that have the tree and answered, by name.
     pub hosts: Vec<NamedHost>,
+    /// Labels of those with any.
+    pub labels: BTreeMap<NamedHost, Labels>,
     /// Hosts that have the tree and did not answer.
     pub silent: Vec<NamedHost>,
     /// Hosts that name a release and show no header for it: an old makuo, or a lie.
@@ -84,17 +86,23 @@ impl ReleaseLog {
     /// them.
     pub fn is_newest(&self, release: &LogRelease) -> bool {
         release.running.iter().all(|host| {
-            self.newest_for(&host.name)
+            self.newest_for(host)
                 .is_some_and(|newest| newest.content == release.content)
         })
     }
 
+    /// Labels of a host that answered.
+    pub fn labels_of(&self, host: &NamedHost) -> &Labels {
+        self.labels.get(host).unwrap_or(Labels::none())
+    }
+
     /// Newest release without a tombstone that a host runs and that is meant for `host`.
-    fn newest_for(&self, host: &HostName) -> Option<&LogRelease> {
+    fn newest_for(&self, host: &NamedHost) -> Option<&LogRelease> {
+        let labels = self.labels_of(host);
+        let selects = |pattern: &String| matches_host(pattern, &host.name, Some(labels));
         let is_for = |r: &&LogRelease| {
-            r.targets
-                .as_ref()
-                .is_none_or(|globs| globs.iter().any(|glob| matches_name(glob, host.as_str())))
+            let targets = r.targets.as_ref();
+            targets.is_none_or(|patterns| patterns.iter().any(selects))
         };
         let running = self.releases.iter();
         running
@@ -122,6 +130,8 @@ pub struct Standing {
     pub named: NamedHost,
     /// Address that the host sends from.
     pub address: SocketAddr,
+    /// Labels of the host.
+    pub labels: Labels,
     /// Name of the tree.
     pub tree: TreeName,
     /// The host's answer; `None` if the host is alive and did not answer.

@@ -4,7 +4,7 @@
 //! second, seconds.
 //!
 //! Fields by event:
-//! - `member`: host, address, version, trees [{tree, serial}]
+//! - `member`: host, address, version, trees [{tree, serial}], labels {key: value} if there are any
 //! - `scanned`: entries, bytes, hashed, seconds
 //! - `released`: tree, serial, key; rollback_to for an earlier release
 //! - `host`: host, state, error; the last one of a host also serial, files_written, files_deleted,
@@ -20,7 +20,8 @@
 //! - `release` of a log: tree, serial, release (its identity), created, key, entries, bytes,
 //!   running [host], kept [host], message if it has one
 //! - `host` of a status: host, address, tree, serial, state, at_work [serial, sender], behind,
-//!   newest, error, error_serial, error_age, message of its release if it has one
+//!   newest, error, error_serial, error_age, message of its release if it has one,
+//!   labels {key: value} if there are any
 //! - `result`: tree, serial, exit, targets, committed, unchanged, failed, absent, files_written,
 //!   files_deleted, bytes_release, bytes_sent, repaired, rate, seconds, key; unknown if there are
 //!   any; rollback_to of a rollback; message of a release with one; error and hint after a failure
@@ -37,7 +38,7 @@ use base64ct::{Base64, Encoding};
 use serde::Serialize;
 
 use crate::Error;
-use crate::id::NamedHost;
+use crate::id::{Labels, NamedHost};
 use crate::manifest::ReleaseMessage;
 use crate::outcome::{
     DriftGroup, DriftLine, HostChange, HostResult, HostState, MadeRelease, MemberInfo, Outcome,
@@ -53,6 +54,8 @@ pub(super) enum Line<'a> {
         address: String,
         version: &'a str,
         trees: Vec<TreeField<'a>>,
+        #[serde(skip_serializing_if = "Labels::is_empty")]
+        labels: &'a Labels,
     },
     Stranger {
         address: String,
@@ -235,6 +238,7 @@ impl<'a> Line<'a> {
             address: member.address.to_string(),
             version: &member.version,
             trees,
+            labels: &member.labels,
         }
     }
 

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::id::{HostName, Serial, TreeName};
+use crate::id::{HostName, Labels, Serial, TreeName};
 use crate::manifest::ReleaseMessage;
 use crate::outcome::Stranger;
 use crate::outcome::*;
@@ -187,6 +187,7 @@ pub fn members() -> Vec<MemberInfo> {
         host: host(name),
         address: address.parse().expect("legal"),
         version: "0.1.0".to_string(),
+        labels: Labels::parse_known(if name == "web1" { "role=web,zone=a" } else { "" }),
         trees,
     };
 

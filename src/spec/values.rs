@@ -7,7 +7,7 @@ use super::document::{Field, Section};
 use super::{Compress, Expect, ModePolicy, OwnerPolicy};
 use crate::Result;
 use crate::block::frame::Level;
-use crate::id::HostName;
+use crate::id::{HostName, check_pattern};
 use crate::manifest::entry::Mode;
 use crate::manifest::header::{MAX_PATTERN_BYTES, MAX_PATTERNS};
 use crate::manifest::rules::{Exclude, MAX_EXCLUDE_BYTES, check_excludes};
@@ -94,12 +94,11 @@ fn read_glob(field: &Field) -> Result<String> {
     let glob = field.text()?;
     if glob.is_empty() || glob.len() > MAX_PATTERN_BYTES {
         return Err(field.wrong(format!(
-            "a host pattern has 1 to {MAX_PATTERN_BYTES} bytes, as in \"web*\""
+            "a host pattern has 1 to {MAX_PATTERN_BYTES} bytes, as in \"web*\" or \"zone=a\""
         )));
     }
 
-    globset::Glob::new(glob)
-        .map_err(|e| field.wrong(format!("{glob:?} is not a glob: {}", e.kind())))?;
+    check_pattern(glob).map_err(|why| field.wrong(format!("{glob:?} selects no host: {why}")))?;
     Ok(glob.to_string())
 }
 

@@ -9,7 +9,7 @@ use minicbor::{Decode, Encode};
 use super::caps::{MAX_MESSAGE_TREES, MAX_TEXT, clean_text, within};
 use super::order::{MAX_SIGNATURE_FIELD, Tombstone};
 use crate::block::BlockHash;
-use crate::id::{HostName, Serial, TreeName};
+use crate::id::{HostName, Labels, Serial, TreeName};
 use crate::manifest::{ReleaseId, ReleaseMessage};
 use crate::manifest::header::MAX_HEADER_BYTES;
 use crate::units::WallTime;
@@ -56,6 +56,9 @@ pub struct QueryAnswer {
     /// The requested release, if the host keeps it.
     #[n(3)]
     pub release: Option<ReleaseBytes>,
+    /// Labels of the host, if it has any.
+    #[n(4)]
+    pub labels: Option<Labels>,
 }
 
 /// Contents of one tree on a host. It stays one flat struct, because every field is a position of

@@ -47,7 +47,7 @@ pub struct NetworkArgs {
 /// Option that limits the targets.
 #[derive(Debug, Args)]
 pub struct TargetArgs {
-    /// Only hosts with a name that matches this glob (repeatable)
+    /// Only hosts with a name that matches this glob, or a label such as zone=a (repeatable)
     #[arg(short, long = "target", value_name = "PATTERN")]
     pub targets: Vec<String>,
 }

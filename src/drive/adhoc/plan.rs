@@ -8,13 +8,14 @@ use super::request::{AdhocAction, AdhocRequest};
 use super::service::{AdhocService, SENT, SendTree};
 use crate::drive::deploy::source::{SourcePart, SourceScan};
 use crate::drive::deploy::{self, DeployOptions, Interrupt, ReleaseKeys, ReleaseOrigin};
+use crate::id::check_pattern;
 use crate::keys::Signer;
 use crate::manifest::TreePath;
 use crate::manifest::rules::Exclude;
 use crate::outcome::{ExitStatus, Observer, Outcome, Purpose};
 use crate::spec::{OwnerPolicy, Spec};
 use crate::tree::Root;
-use crate::units::Limit;
+use crate::units::{Limit, printable};
 use crate::{Error, Result};
 
 /// A validated request.
@@ -168,13 +169,8 @@ impl<'a> PlannedRequest<'a> {
 
 fn check_globs(targets: &[String]) -> Result<()> {
     for pattern in targets {
-        globset::Glob::new(pattern).map_err(|e| {
-            Error::usage(format!(
-                "{}: {}",
-                crate::units::printable(pattern.as_bytes()),
-                e.kind()
-            ))
-        })?;
+        check_pattern(pattern)
+            .map_err(|why| Error::usage(format!("{}: {why}", printable(pattern.as_bytes()))))?;
     }
 
     Ok(())

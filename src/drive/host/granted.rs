@@ -30,7 +30,7 @@ impl LocalHost {
         let key = verify(Namespace::RELEASE, release.bytes(), signature)
             .map_err(|e| format!("the release is not signed: {e}"))?;
         check_allowed(self, &key, release, clock::wall_seconds())?;
-        if !is_target(release, &self.name) {
+        if !is_target(release, &self.name, Some(&self.labels())) {
             return Err(format!("it is for other hosts than {}", self.name));
         }
 

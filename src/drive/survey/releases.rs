@@ -49,6 +49,7 @@ pub fn log_of(tree: &TreeName, hosts: &[HostAnswer]) -> ReleaseLog {
     let mut log = ReleaseLog {
         tree: tree.clone(),
         hosts: Vec::new(),
+        labels: BTreeMap::new(),
         silent: Vec::new(),
         unshown: Vec::new(),
         releases: Vec::new(),
@@ -59,6 +60,9 @@ pub fn log_of(tree: &TreeName, hosts: &[HostAnswer]) -> ReleaseLog {
         match host.report(tree) {
             Some(report) => {
                 log.hosts.push(host.named.clone());
+                if !host.labels.is_empty() {
+                    log.labels.insert(host.named.clone(), host.labels.clone());
+                }
                 let shown = shown(tree, report);
                 if report.running.is_some() && shown.is_none() {
                     log.unshown.push(host.named.clone());

@@ -49,4 +49,4 @@ pub use notice::HostNotice;
 pub use relay_load::RelayLoad;
 pub use sessions::MAX_SESSIONS;
 pub use setup::{HostSetup, HostTrees, SessionHost};
-pub use targets::{is_target, matches_name};
+pub use targets::is_target;

@@ -4,7 +4,7 @@ use super::log::releases;
 use super::status::summary;
 use crate::block::BlockHash;
 use crate::id::NamedHost;
-use crate::id::{Serial, TreeName};
+use crate::id::{Labels, Serial, TreeName};
 use crate::manifest::{ReleaseId, ReleaseMessage};
 use crate::outcome::TreeStatus;
 use crate::outcome::{LogRelease, ReleaseLog, Standing, Survey};
@@ -55,6 +55,7 @@ fn log() -> ReleaseLog {
     ReleaseLog {
         tree: tree(),
         hosts: some(&all),
+        labels: Default::default(),
         silent: some(&["web9"]),
         unshown: Vec::new(),
         releases,
@@ -66,6 +67,7 @@ fn fleet() -> Vec<Standing> {
         host: host(name),
         named: host(name).into(),
         address: "10.0.0.2:5000".parse().expect("legal"),
+        labels: Labels::parse_known(if name == "web1" { "zone=a" } else { "" }),
         tree: tree(),
         status,
         behind: behind.map(Serial),

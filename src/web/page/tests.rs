@@ -17,6 +17,7 @@ fn standing(host: &str, running: Option<u64>, newest: u64) -> Standing {
         host: name,
         address: "127.0.0.1:5000".parse().expect("legal"),
         tree: TreeName::new("www").expect("legal"),
+        labels: Default::default(),
         status: Some(TreeStatus {
             running: running.map(Serial),
             work: None,

@@ -26,6 +26,7 @@ fn tell(trees: Vec<TreeReport>, release: Option<ReleaseBytes>) -> Message {
         host: HostName::new("web1").expect("legal"),
         trees,
         release,
+        labels: Some(Labels::parse_known("zone=a")),
     })
 }
 

@@ -48,6 +48,7 @@ fn log(releases: &[(u64, &str, &str, &str)]) -> ReleaseLog {
     ReleaseLog {
         tree: TreeName::new("www").unwrap(),
         hosts: Vec::new(),
+        labels: Default::default(),
         silent: Vec::new(),
         unshown: Vec::new(),
         releases,

@@ -19,7 +19,8 @@ fn host(options: &str) -> LocalHost {
         name,
         trees: Default::default(),
         keys: Mutex::new(Arc::new(keys)),
-        own_key: Default::default(),
+        labels: Mutex::default(),
+    own_key: Default::default(),
         figures: Default::default(),
     }
 }
