@@ -290,6 +290,7 @@ impl Demo {
             recheck: false,
             lists: false,
             message: None,
+            wait: Duration::ZERO,
             network: self.network.clone(),
             cache: Some(self.path("cache")),
             strict: false,

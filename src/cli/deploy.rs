@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::args::{DeployArgs, SessionArgs};
+use super::deploy_turn::DeployTurn;
 use super::{network, sign, store};
 use crate::config::NetworkConfig;
 use crate::drive::deploy::source::{SourceScan, Unmounted};
@@ -18,7 +19,7 @@ use crate::id::{Serial, check_pattern};
 use crate::keys::{AuthorizedKeys, Signer};
 use crate::manifest::ReleaseMessage;
 use crate::outcome::{Event, Observer, Outcome, Purpose};
-use crate::report::{Report, end_display};
+use crate::report::{Report, end_display, notify};
 use crate::repository::SignedRelease;
 use crate::repository::head::HeadValidity;
 use crate::spec::Spec;
@@ -53,6 +54,8 @@ pub struct SessionOptions {
     pub lists: bool,
     /// What the release changes, in its author's words.
     pub message: Option<ReleaseMessage>,
+    /// Longest wait for the end of another session of the tree.
+    pub wait: Duration,
     /// Network settings.
     pub network: NetworkConfig,
     /// Directory for the index of the source.
@@ -73,6 +76,7 @@ pub(super) fn run(args: &DeployArgs, config: Option<&Path>, report: &mut Report)
     let mut options = resolve(&args.session, purpose, config)?;
     options.recheck = args.recheck;
     options.message.clone_from(&args.about.message);
+    options.wait = args.wait.unwrap_or_default();
     options.lists = report.lists_paths();
     // The header carries it, so it is signed with the release.
     options.spec.delete.max = args.allow_deletes.unwrap_or(options.spec.delete.max);
@@ -102,6 +106,7 @@ pub(super) fn session(options: &SessionOptions, report: &mut Report) -> Result<u
     ));
     let outcome = run_until(&interrupt, options, engine, report)?;
     report.outcome(&outcome);
+    notify(&options.spec, &outcome);
 
     Ok(outcome.exit.code())
 }
@@ -145,6 +150,7 @@ fn session_to(
     handle_ctrl_c(interrupt.clone());
     let outcome = run_until(&interrupt, options, engine, report)?;
     report.outcome(&outcome);
+    notify(&options.spec, &outcome);
     Ok(outcome.exit.code())
 }
 
@@ -201,6 +207,7 @@ pub(super) fn resolve(
         recheck: false,
         lists: false,
         message: None,
+        wait: Duration::ZERO,
         network,
         cache: cache_dir(),
         authorized: Arc::new(sign::authorized(None, &network::host_config(config)?)?),
@@ -233,8 +240,16 @@ fn run_until(
     engine: DeployOptions,
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
-    let links = network::open(&options.network)?;
-    deploy::run(links, engine, ReleaseOrigin::Scan, interrupt, observer)
+    let turn = DeployTurn::new(options);
+    loop {
+        turn.wait(interrupt, observer)?;
+        let links = network::open(&options.network)?;
+        let origin = ReleaseOrigin::Scan;
+        let outcome = deploy::run(links, engine.clone(), origin, interrupt, observer)?;
+        if !turn.is_missed(&outcome) || interrupt.is_asked() {
+            return Ok(outcome);
+        }
+    }
 }
 
 /// Options of the engine.

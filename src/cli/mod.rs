@@ -9,6 +9,7 @@ mod completions;
 mod daemon;
 mod demo;
 mod deploy;
+mod deploy_turn;
 mod diff;
 mod init;
 mod keygen;

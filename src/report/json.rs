@@ -140,6 +140,13 @@ impl Json {
     }
 }
 
+/// The result of a session as one line of JSON.
+pub fn result_line(outcome: &Outcome) -> String {
+    // Only maps with keys other than strings can fail here, and there are none.
+    let line = serde_json::to_string(&Line::Result(ResultLine::of(outcome)));
+    line.unwrap_or_default() + "\n"
+}
+
 impl Observer for Json {
     fn event(&mut self, event: &Event) {
         match event {

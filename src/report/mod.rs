@@ -11,6 +11,7 @@ pub mod human;
 pub mod json;
 mod line;
 mod live;
+mod notification;
 pub mod paint;
 mod summary;
 pub mod table;
@@ -31,6 +32,7 @@ pub use display::{end_display, suspend_display};
 pub use human::HumanReport;
 pub use json::Json;
 pub use live::Looked;
+pub use notification::notify;
 pub use paint::{ColorChoice, Painter};
 
 /// How much of the messages is shown.

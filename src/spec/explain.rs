@@ -25,6 +25,10 @@ impl Spec {
         line("meta", self.metadata());
         line("targets", self.target_hosts());
         line("commit", self.commit_steps());
+        if let Some(command) = &self.commit.notify {
+            line("notify", format!("{command} reads the result, on this machine"));
+        }
+
         line("transfer", self.transfer_settings());
         if let Some(key) = &self.key {
             line("key", printable_path(key));

@@ -13,9 +13,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use parse::SPEC_KEYS;
-pub(crate) use values::patterns;
+pub(crate) use values::{patterns, read_command};
 
 use crate::block::frame::Level;
+use crate::hook::Command;
 use crate::id::{HostName, TreeName};
 use crate::manifest::Rules;
 use crate::manifest::entry::Mode;
@@ -23,6 +24,8 @@ use crate::manifest::rules::{Exclude, Layout, UnknownOwner};
 use crate::units::{Floor, Limit, Quorum, Rate, printable_path};
 use crate::{Error, Result};
 
+/// Time for the sender's command to end.
+const NOTIFY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Default name of the tree.
 pub const DEFAULT_TREE: &str = "default";
 
@@ -170,6 +173,8 @@ pub struct Commit {
     pub batches: Vec<Quorum>,
     /// Reaction to a failure after the commit.
     pub on_failure: OnFailure,
+    /// Command of the sender that reads the result.
+    pub notify: Option<Command>,
 }
 
 /// Reaction to a failed host once the commit has begun: a failed hook, health check or commit, or a

@@ -2,7 +2,7 @@
 
 use super::document::{Document, Section};
 use super::values::{
-    flag, one_of, patterns, read_batches, read_compress, read_duration, read_expect, read_globs,
+    flag, one_of, patterns, read_batches, read_command, read_compress, read_duration, read_expect, read_globs,
     read_mode, read_owner, read_path,
 };
 use super::*;
@@ -39,6 +39,7 @@ pub const SPEC_KEYS: &[&str] = &[
     "commit.layout",
     "commit.batches",
     "commit.on_failure",
+    "commit.notify",
     "transfer",
     "transfer.rate",
     "transfer.floor",
@@ -187,6 +188,10 @@ fn commit(mut section: Section) -> Result<Commit> {
                 &[("stop", OnFailure::Stop), ("revert", OnFailure::Revert)],
             )?,
         },
+        notify: section
+            .take("notify")
+            .map(|f| read_command(f, NOTIFY_TIMEOUT))
+            .transpose()?,
     };
 
     section.finish().map(|()| commit)

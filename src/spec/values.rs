@@ -1,5 +1,6 @@
 //! Reads the values of single keys.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use super::document::{Field, Section};
 use super::{Compress, Expect, ModePolicy, OwnerPolicy};
 use crate::Result;
 use crate::block::frame::Level;
+use crate::hook::Command;
 use crate::id::{HostName, check_pattern};
 use crate::manifest::entry::Mode;
 use crate::manifest::header::{MAX_PATTERN_BYTES, MAX_PATTERNS};
@@ -141,6 +143,25 @@ pub(super) fn read_batches(field: Field) -> Result<Vec<Quorum>> {
         return Err(many);
     }
     sizes.iter().map(Field::parse_number_or_text).collect()
+}
+
+/// Reads the words of a command, which gets `limit` to end.
+pub(crate) fn read_command(field: Field, limit: Duration) -> Result<Command> {
+    if field.is_text() {
+        return Err(field.wrong(
+            "no shell reads it: write a list of words, \
+                 as in [\"systemctl\", \"reload\", \"nginx\"]",
+        ));
+    }
+
+    let wrong = field.deferred();
+    let words = field.list("a list of words, as in [\"systemctl\", \"reload\", \"nginx\"]")?;
+    let argv = words
+        .iter()
+        .map(|word| word.text().map(OsString::from))
+        .collect::<Result<Vec<_>>>()?;
+
+    Command::new(argv, limit).map_err(|e| wrong(&e))
 }
 
 pub(super) fn read_compress(field: &Field) -> Result<Compress> {

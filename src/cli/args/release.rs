@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use clap::{Args, ValueHint};
 
-use super::shared::{HostArgs, MessageArgs, PreviewArgs, RateArgs, SessionArgs, TargetArgs};
+use super::shared::{
+    HostArgs, MessageArgs, PreviewArgs, RateArgs, SessionArgs, TargetArgs, positive_duration,
+};
 use crate::id::{Serial, TreeName};
 use crate::units::{Limit, parse_duration};
 
@@ -35,6 +37,9 @@ pub struct DeployArgs {
     /// Run health checks even on hosts without changes
     #[arg(long)]
     pub recheck: bool,
+    /// Wait this long for another deploy of the tree to end, instead of being refused at once
+    #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
+    pub wait: Option<Duration>,
     /// Publish the release to this repository as well, once the hosts have it: for hosts that come
     /// later
     #[arg(long, value_name = "URL", value_hint = ValueHint::Url, conflicts_with = "dry_run")]

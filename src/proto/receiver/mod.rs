@@ -49,4 +49,5 @@ pub use notice::HostNotice;
 pub use relay_load::RelayLoad;
 pub use sessions::MAX_SESSIONS;
 pub use setup::{HostSetup, HostTrees, SessionHost};
+pub use session::is_busy;
 pub use targets::is_target;
