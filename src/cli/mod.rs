@@ -13,6 +13,7 @@ mod deploy_turn;
 mod diff;
 mod init;
 mod keygen;
+mod kept;
 mod log;
 mod makuosan;
 mod man;
@@ -22,9 +23,12 @@ mod publish;
 mod pull;
 mod repo;
 mod repo_head;
+mod release_facts;
+mod release_ref;
 mod repo_list;
 mod rollback;
 mod send;
+mod show;
 mod sign;
 mod status;
 mod store;
@@ -106,6 +110,7 @@ fn dispatch(cli: &Cli, settings: Settings, report: &mut Report) -> Result<u8> {
         Pull(args) => pull::run(args, config, report),
         Repo(args) => repo::run(args, config, report),
         Log(args) => log::run(args, config, report),
+        Show(args) => show::run(args, config, settings, report),
         Status(args) => status::run(args, config, report),
         Members(args) => members::run(args, config, report),
         Send(args) => send::run(&args.adhoc, args.delete, config, report),

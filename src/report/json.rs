@@ -12,7 +12,7 @@ use super::line::{Line, ResultLine};
 use super::{fleet, put_line};
 use crate::Error;
 use crate::outcome::{
-    Event, ExitStatus, MemberInfo, Observer, Outcome, PathDifference, ReleaseLog, Standing,
+    DriftLine, Event, ExitStatus, MemberInfo, Observer, Outcome, PathDifference, ReleaseLog, Standing,
     Stranger, Survey, log_status, standings_status,
 };
 
@@ -107,6 +107,11 @@ impl Json {
     pub(super) fn status_result(&mut self, standings: &Survey<Vec<Standing>>) {
         let exit = standings_status(&standings.found);
         self.result(exit, &fleet::StatusResult::new(standings));
+    }
+
+    /// Writes a difference of two releases.
+    pub(super) fn change(&mut self, line: &DriftLine) {
+        self.put(&Line::change(&[], line));
     }
 
     /// Writes the result of a success with extra fields.

@@ -1,10 +1,12 @@
 //! Arguments of deploy, watch, diff and rollback.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueHint};
 
+use super::kept::KeptArgs;
 use super::shared::{
     HostArgs, MessageArgs, PreviewArgs, RateArgs, SessionArgs, TargetArgs, positive_duration,
 };
@@ -87,14 +89,22 @@ pub struct WatchArgs {
 /// `makuo diff`
 #[derive(Debug, Args)]
 #[command(after_help = "\
+Two releases are compared on a host that keeps both, or in a repository.
 Examples:
   makuo diff manifests/www.toml                 exit code 1 when a host drifts
   makuo diff --checksum manifests/www.toml      trust no timestamp
+  makuo diff www@16 www@17                      what www@17 changed
   makuo diff --json www.toml | grep '\"change\"'")]
 pub struct DiffArgs {
     /// Shared options.
     #[command(flatten)]
     pub session: SessionArgs,
+    /// The later of two releases, such as www@17; the first stands in place of SPEC
+    #[arg(value_name = "RELEASE", value_hint = ValueHint::Other)]
+    pub other: Option<OsString>,
+    /// Place of the releases.
+    #[command(flatten)]
+    pub kept: KeptArgs,
 }
 
 /// `makuo rollback`

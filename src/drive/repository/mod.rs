@@ -12,6 +12,8 @@
 //! `source`. `poll` looks again and again, for a daemon; `loopback` is a host of its own, for a
 //! command.
 //!
+//! `kept` reads the entries and files of a release for people.
+//!
 //! `inventory`, `collect` and `copy` work on a repository as a whole, of which `whole` reads the
 //! objects. `failure` words the ends of all machines.
 
@@ -21,6 +23,7 @@ mod failure;
 mod find;
 mod head_memory;
 mod inventory;
+mod kept;
 mod known_head;
 mod loopback;
 mod node_reader;
@@ -41,6 +44,7 @@ pub use copy::{CopyReport, copy};
 pub use find::{FoundRelease, LookOptions, Lookup, find};
 pub use head_memory::HeadMemory;
 pub use inventory::{Inventory, ListedRelease, ListedTree, inventory};
+pub use kept::kept_content;
 pub use known_head::KnownHead;
 pub use loopback::LoopbackHost;
 pub use poll::{RepositoryPoll, follow};
