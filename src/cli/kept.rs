@@ -103,7 +103,8 @@ fn local(wanted: &ReleaseRef, config: &HostConfig) -> Result<Option<KeptContent>
     }
 }
 
-fn not_kept(wanted: &ReleaseRef, records: &StateReader) -> Result<Error> {
+/// Error for a release that this host does not keep.
+pub(super) fn not_kept(wanted: &ReleaseRef, records: &StateReader) -> Result<Error> {
     let shown = |kept: &crate::tree::KeptRelease| words::release(&wanted.tree, Some(kept.serial));
     let kept: Vec<String> = records.kept()?.iter().map(shown).collect();
     let hint = match kept.is_empty() {

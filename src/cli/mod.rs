@@ -19,6 +19,7 @@ mod makuosan;
 mod man;
 mod members;
 mod network;
+mod pin;
 mod publish;
 mod pull;
 mod repo;
@@ -111,6 +112,8 @@ fn dispatch(cli: &Cli, settings: Settings, report: &mut Report) -> Result<u8> {
         Repo(args) => repo::run(args, config, report),
         Log(args) => log::run(args, config, report),
         Show(args) => show::run(args, config, settings, report),
+        Pin(args) => pin::run(args, true, config, report),
+        Unpin(args) => pin::run(args, false, config, report),
         Status(args) => status::run(args, config, report),
         Members(args) => members::run(args, config, report),
         Send(args) => send::run(&args.adhoc, args.delete, config, report),

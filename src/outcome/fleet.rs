@@ -62,6 +62,8 @@ pub struct LogRelease {
     pub buried: Vec<NamedHost>,
     /// Hosts that keep the release for a rollback, including those that run it.
     pub kept: Vec<NamedHost>,
+    /// Hosts that keep it until somebody ends its pin.
+    pub pinned: Vec<NamedHost>,
 }
 
 impl ReleaseLog {

@@ -18,7 +18,7 @@
 //!   pending [{host, state, percent, since, why}]: some of the hosts that the phase waits for
 //! - `note`: text
 //! - `release` of a log: tree, serial, release (its identity), created, key, entries, bytes,
-//!   running [host], kept [host], message if it has one
+//!   running [host], kept [host], message and pinned [host] if it has any
 //! - `host` of a status: host, address, tree, serial, state, at_work [serial, sender], behind,
 //!   newest, error, error_serial, error_age, message of its release if it has one,
 //!   labels {key: value} if there are any

@@ -249,6 +249,10 @@ pub struct ReleaseReport {
     /// What it changes, in its author's words.
     #[n(9)]
     pub message: Option<ReleaseMessage>,
+    /// Whether it stays until somebody ends its pin.
+    #[n(10)]
+    #[cbor(default)]
+    pub pinned: bool,
 }
 
 /// Signed part of a release.

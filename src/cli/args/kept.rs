@@ -32,6 +32,20 @@ pub struct ShowArgs {
     pub query: QueryArgs,
 }
 
+/// `makuo pin` and `makuo unpin`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A pin holds on this host alone: run it on each host that is to keep the release, by root or the \
+daemon's user. A pinned release keeps the content of all since. `makuo log` shows pins.
+Examples:
+  makuo pin www@17
+  makuo unpin www@17")]
+pub struct PinArgs {
+    /// A release that this host keeps, such as www@17
+    #[arg(value_name = "TREE@N", value_hint = ValueHint::Other)]
+    pub release: OsString,
+}
+
 /// Place of kept releases.
 #[derive(Debug, Args)]
 pub struct KeptArgs {

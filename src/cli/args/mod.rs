@@ -19,7 +19,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 use crate::report::{ColorChoice, Settings, Verbosity};
 
 pub use adhoc::{AdhocArgs, SendArgs, SyncArgs};
-pub use kept::{KeptArgs, ShowArgs};
+pub use kept::{KeptArgs, PinArgs, ShowArgs};
 pub use release::{DeployArgs, DiffArgs, RollbackArgs, WatchArgs};
 pub use repo::{
     HeadSignArgs, RepoAction, RepoArgs, RepoCheckArgs, RepoCopyArgs, RepoGcArgs, RepoListArgs,
@@ -130,6 +130,10 @@ pub enum CliCommand {
     Log(LogArgs),
     /// Show a release: who made it, its message and entries; or print one of its files
     Show(ShowArgs),
+    /// Keep a release on this host, whatever comes later
+    Pin(PinArgs),
+    /// End the pin of a release
+    Unpin(PinArgs),
     /// List the hosts with their release, state and last error
     Status(StatusArgs),
     /// List the hosts alive now: name, address, version, trees

@@ -149,6 +149,7 @@ fn release_report(kept: KeptRelease) -> ReleaseReport {
         part,
         running,
         message,
+        pinned,
     } = kept;
 
     let key = key.map(|key: Fingerprint| key.to_string());
@@ -163,5 +164,6 @@ fn release_report(kept: KeptRelease) -> ReleaseReport {
         content: Some(content),
         part,
         message,
+        pinned,
     }
 }

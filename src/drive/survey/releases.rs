@@ -140,6 +140,7 @@ fn add(
         shown: Vec::new(),
         buried: Vec::new(),
         kept: Vec::new(),
+        pinned: Vec::new(),
     });
 
     if release.key.is_none() {
@@ -147,6 +148,9 @@ fn add(
     }
 
     release.kept.push(host.clone());
+    if report.pinned {
+        release.pinned.push(host.clone());
+    }
     if report.running {
         release.targets = targets.or(release.targets.take());
         release.running.push(host.clone());

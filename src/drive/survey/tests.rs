@@ -32,6 +32,7 @@ fn host_answer(name: &str, running: u64, kept: &[u64], answers: bool) -> HostAns
         content: None,
         part: false,
         message: None,
+        pinned: false,
     };
 
     let report = TreeReport {

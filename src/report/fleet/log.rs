@@ -82,7 +82,7 @@ fn release_row(log: &ReleaseLog, release: &LogRelease) -> Vec<Cell> {
         release.bytes.to_string().into(),
         Cell::new(running, tint),
         some(log, &release.kept)
-            .map(|hosts| format!("kept by {hosts}"))
+            .map(|hosts| format!("kept by {hosts}{}", pinned(log, release)))
             .unwrap_or_default()
             .into(),
         release
@@ -92,6 +92,12 @@ fn release_row(log: &ReleaseLog, release: &LogRelease) -> Vec<Cell> {
             .unwrap_or_default()
             .into(),
     ]
+}
+
+/// ", pinned on web2"
+fn pinned(log: &ReleaseLog, release: &LogRelease) -> String {
+    let hosts = some(log, &release.pinned);
+    hosts.map_or(String::new(), |hosts| format!(", pinned on {hosts}"))
 }
 
 /// Formats host names: "web1, web2", or "all 5".
@@ -145,6 +151,8 @@ pub(in crate::report) struct ReleaseLine<'a> {
     split: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pinned: Vec<String>,
 }
 
 impl<'a> ReleaseLine<'a> {
@@ -165,6 +173,7 @@ impl<'a> ReleaseLine<'a> {
             stopped: release.tombstone.is_some_and(|stone| !stone.revert),
             split: log.is_split(release),
             message: release.message.as_ref().map(ReleaseMessage::as_str),
+            pinned: names(&release.pinned),
         }
     }
 }

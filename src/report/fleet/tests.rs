@@ -43,6 +43,7 @@ fn log() -> ReleaseLog {
         buried: Vec::new(),
         running: some(running),
         kept: some(kept),
+        pinned: some(if serial == 16 { &["web2"] } else { &[] }),
     };
 
     let all = ["web1", "web2", "web3"];

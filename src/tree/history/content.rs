@@ -12,13 +12,14 @@
 //! Files are never trusted: a block counts after it was read and hashed.
 //! [`super::gathering`] chooses the files, [`super::content_index`] is the format of the index.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use super::content_index::{ContentOwner, INDEX, each_block};
+use super::retention::Staying;
 use crate::block::BlockHash;
 use crate::error::{IoResultExt as _, Result};
 use crate::id::Serial;
@@ -69,14 +70,17 @@ pub(crate) fn archive_all(tree: &Worktree) -> Result<()> {
     Ok(())
 }
 
-/// Removes the content of releases that are not among `stay`, and foreign entries.
-pub(crate) fn prune(tree: &Worktree, stay: &BTreeSet<Serial>) -> Result<()> {
+/// Removes the content of releases that do not `stay`, and foreign entries.
+pub(crate) fn prune(tree: &Worktree, stay: &Staying) -> Result<()> {
     let path = tree.state.here().join(KEPT_DIR);
     for name in names_if_any(&path)? {
         let serial = name.to_str().and_then(|n| n.parse().ok()).map(Serial);
         let owner = ContentOwner::read(&path.join(&name).join(INDEX))
             .filter(|owner| Some(owner.serial) == serial);
-        if owner.is_none_or(|owner| !stay.contains(&owner.serial) && !stay.contains(&owner.base)) {
+        let goes = |owner: ContentOwner| {
+            !stay.has_content(owner.serial) && !stay.has_content(owner.base)
+        };
+        if owner.is_none_or(goes) {
             tree.crash.point()?;
             remove(tree, &path, &name)?;
         }

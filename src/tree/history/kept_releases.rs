@@ -37,6 +37,8 @@ pub struct KeptRelease {
     pub running: bool,
     /// What it changes, in its author's words.
     pub message: Option<ReleaseMessage>,
+    /// Whether it stays until somebody ends its pin.
+    pub pinned: bool,
 }
 
 impl StateReader {
@@ -44,6 +46,7 @@ impl StateReader {
     /// the newest. Damaged ones are left out with a warning in the log.
     pub fn kept(&self) -> Result<Vec<KeptRelease>> {
         let current = self.current()?;
+        let pins = self.pins().unwrap_or_default();
         let mut kept = Vec::new();
         for serial in self.serials()?.into_iter().rev() {
             let stored = match self.stored(serial) {
@@ -73,6 +76,7 @@ impl StateReader {
                 part: !header.is_whole(),
                 running: current.is_some_and(|c| c.id == id),
                 message: header.message.clone(),
+                pinned: pins.contains(&serial),
             });
         }
 
@@ -174,7 +178,7 @@ impl Worktree {
 
         // Content comes after the releases: content without a release is found and removed the next
         // time.
-        content::prune(self, &stay.content)?;
+        content::prune(self, &stay)?;
         if serials.is_empty() {
             Ok(())
         } else {

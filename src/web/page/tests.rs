@@ -182,6 +182,7 @@ fn a_release_is_shown_with_its_hosts() {
         shown: Vec::new(),
         buried: Vec::new(),
         kept: vec![name.into()],
+        pinned: Vec::new(),
     };
 
     let page = render::page("x", "", render::release("www", &[&release]));

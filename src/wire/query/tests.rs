@@ -17,6 +17,7 @@ fn release(serial: u64) -> ReleaseReport {
         content: (serial > 2).then(|| BlockHash::of(b"content")),
         part: serial % 2 == 1,
         message: ReleaseMessage::new("fix css").ok().filter(|_| serial > 4),
+        pinned: serial == 3,
     }
 }
 

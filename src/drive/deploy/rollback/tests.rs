@@ -42,6 +42,7 @@ fn log(releases: &[(u64, &str, &str, &str)]) -> ReleaseLog {
         shown: hosts(running),
         buried: Vec::new(),
         kept: hosts(kept),
+        pinned: Vec::new(),
     };
 
     let releases = releases.iter().map(one).collect();
