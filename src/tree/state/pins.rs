@@ -8,16 +8,17 @@ use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::PathBuf;
 
-use rustix::fs::{AtFlags, Mode, OFlags, fchown, openat, unlinkat};
+use rustix::fs::{
+    AtFlags, Gid, Mode, OFlags, Uid, fchown, fstat, fsync, mkdirat, openat, unlinkat,
+};
 use rustix::io::Errno;
 
 use super::reader::{StateReader, inside};
 use crate::error::{Error, IoResultExt as _, Result};
 use crate::id::Serial;
-use crate::tree::fs::dir::{names_in, private_dir_at};
+use crate::tree::fs::dir::names_in;
 
 /// Directory of pins in a tree's state.
 const PINS: &str = "pins";
@@ -49,8 +50,8 @@ impl StateReader {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let path = self.pin_path(serial);
         openat(&dir, name_of(serial), flags, Mode::RUSR | Mode::WUSR)
-            .and_then(|file| rustix::fs::fsync(&file))
-            .and_then(|()| rustix::fs::fsync(&dir))
+            .and_then(|file| fsync(&file))
+            .and_then(|()| fsync(&dir))
             .context("cannot write", &path)
     }
 
@@ -71,21 +72,23 @@ impl StateReader {
     fn pins_dir(&self) -> Result<OwnedFd> {
         let path = self.path().join(PINS);
         let state = self.root().dir(None).context("cannot open", self.path())?;
-        let dir = private_dir_at(state.as_fd(), Path::new(PINS), &path)?;
+        match mkdirat(&state, PINS, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            made => made.context("cannot make", &path)?,
+        }
 
-        let state = std::fs::File::from(state);
-        let owner = state.metadata().context("cannot look at", self.path())?;
-        let dir = std::fs::File::from(dir);
-        let found = dir.metadata().context("cannot look at", &path)?;
-        if (found.uid(), found.gid()) != (owner.uid(), owner.gid()) {
-            let uid = rustix::fs::Uid::from_raw(owner.uid());
-            let gid = rustix::fs::Gid::from_raw(owner.gid());
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let dir = openat(&state, PINS, flags, Mode::empty()).context("cannot open", &path)?;
+        let owner = fstat(&state).context("cannot look at", self.path())?;
+        let found = fstat(&dir).context("cannot look at", &path)?;
+        if (found.st_uid, found.st_gid) != (owner.st_uid, owner.st_gid) {
+            let (uid, gid) = (Uid::from_raw(owner.st_uid), Gid::from_raw(owner.st_gid));
             fchown(&dir, Some(uid), Some(gid)).context("cannot hand over", &path)?;
         }
-        Ok(dir.into())
+        Ok(dir)
     }
 
-    fn pin_path(&self, serial: Serial) -> std::path::PathBuf {
+    fn pin_path(&self, serial: Serial) -> PathBuf {
         self.path().join(PINS).join(serial.to_string())
     }
 }
