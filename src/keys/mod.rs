@@ -2,7 +2,8 @@
 //! roles, the group key.
 //!
 //! A signature here is exactly the output of `ssh-keygen -Y sign` and input of
-//! `ssh-keygen -Y verify` (PROTOCOL.sshsig of OpenSSH), with Ed25519 only. [`verify`] returns the
+//! `ssh-keygen -Y verify` (PROTOCOL.sshsig of OpenSSH), with Ed25519 only, in files, agents and on
+//! security keys. [`verify`] returns the
 //! signing key; [`AuthorizedKeys::allows`] decides whether that key is authorized. The two are
 //! separate on purpose: a valid signature alone allows nothing.
 //!
@@ -23,6 +24,7 @@ mod openssh_tests;
 mod prompt;
 mod public;
 mod role;
+mod security_key;
 mod signature;
 mod signer;
 mod sshwire;

@@ -12,6 +12,7 @@ use ed25519_dalek::VerifyingKey;
 use sha2::{Digest, Sha256, Sha512};
 
 use super::public::{ED25519, KeyError, PublicKey};
+use super::security_key::DeviceStatement;
 use super::sshwire::{Malformed, SshReader, put_string};
 use crate::Result;
 use crate::units::printable;
@@ -104,28 +105,41 @@ pub fn verify(
         });
     }
 
-    let signed = signed_data(parts.namespace, parts.reserved, parts.hash, message);
+    let mut signed = signed_data(parts.namespace, parts.reserved, parts.hash, message);
+    if let (Some(application), Some(statement)) = (parts.key.application(), parts.raw.statement) {
+        signed = statement.signed_data(application, &signed);
+    }
+
     let mismatch = || SignatureError::Mismatch(parts.key.fingerprint());
     let key = VerifyingKey::from_bytes(parts.key.as_bytes()).map_err(|_| mismatch())?;
-    let signature = ed25519_dalek::Signature::from_bytes(parts.raw);
+    let signature = ed25519_dalek::Signature::from_bytes(parts.raw.signature);
     key.verify_strict(&signed, &signature)
         .map_err(|_| mismatch())?;
 
-    Ok(parts.key)
+    let is_touched = parts.raw.statement.is_none_or(DeviceStatement::is_present);
+    Ok(match is_touched {
+        true => parts.key,
+        false => parts.key.without_touch(),
+    })
 }
 
-/// Makes the blob over `message`; `raw` makes the 64 bytes of the Ed25519 signature.
+/// SSH's form of an Ed25519 signature.
+pub(super) fn plain_signature(raw: &[u8; 64]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(83);
+    put_string(&mut out, ED25519.as_bytes());
+    put_string(&mut out, raw);
+    out
+}
+
+/// Makes the blob over `message`; `sign` makes the signature in SSH's form.
 pub(super) fn sign_with(
     key: &PublicKey,
     namespace: Namespace,
     message: &[u8],
-    raw: impl FnOnce(&[u8]) -> Result<[u8; 64]>,
+    sign: impl FnOnce(&[u8]) -> Result<Vec<u8>>,
 ) -> Result<Signature> {
     let hash = Hash::Sha512;
-    let signature = raw(&signed_data(namespace.0.as_bytes(), b"", hash, message))?;
-    let mut inner = Vec::with_capacity(83);
-    put_string(&mut inner, ED25519.as_bytes());
-    put_string(&mut inner, &signature);
+    let inner = sign(&signed_data(namespace.0.as_bytes(), b"", hash, message))?;
     let mut out = Vec::with_capacity(192);
     out.extend_from_slice(SSHSIG_MAGIC);
 
@@ -209,7 +223,7 @@ struct SignatureParts<'a> {
     namespace: &'a [u8],
     reserved: &'a [u8],
     hash: Hash,
-    raw: &'a [u8; 64],
+    raw: RawSignature<'a>,
 }
 
 impl<'a> SignatureParts<'a> {
@@ -241,7 +255,7 @@ impl<'a> SignatureParts<'a> {
             }
         };
 
-        let raw = raw_signature(reader.string()?)?;
+        let raw = RawSignature::parse(&key, reader.string()?)?;
         reader.end()?;
         Ok(Self {
             key,
@@ -253,20 +267,37 @@ impl<'a> SignatureParts<'a> {
     }
 }
 
-/// Extracts the 64 bytes from SSH's form of an Ed25519 signature.
-pub(super) fn raw_signature(blob: &[u8]) -> Result<&[u8; 64], SignatureError> {
-    let mut reader = SshReader::new(blob);
-    if reader.string()? != ED25519.as_bytes() {
-        return Err(SignatureError::Malformed);
+/// Parts of SSH's form of an Ed25519 signature.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RawSignature<'a> {
+    signature: &'a [u8; 64],
+    /// Set for a key on a security key.
+    statement: Option<DeviceStatement>,
+}
+
+impl<'a> RawSignature<'a> {
+    /// Parses the signature of `key`, which has to be of the same type.
+    pub(super) fn parse(key: &PublicKey, blob: &'a [u8]) -> Result<Self, SignatureError> {
+        let mut reader = SshReader::new(blob);
+        if reader.string()? != key.algorithm().as_bytes() {
+            return Err(SignatureError::Malformed);
+        }
+
+        let signature = reader
+            .string()?
+            .try_into()
+            .map_err(|_| SignatureError::Malformed)?;
+        let statement = match key.is_on_device() {
+            true => Some(DeviceStatement::parse(&mut reader)?),
+            false => None,
+        };
+        reader.end()?;
+
+        Ok(Self {
+            signature,
+            statement,
+        })
     }
-
-    let raw = reader
-        .string()?
-        .try_into()
-        .map_err(|_| SignatureError::Malformed)?;
-    reader.end()?;
-
-    Ok(raw)
 }
 
 fn signed_data(namespace: &[u8], reserved: &[u8], hash: Hash, message: &[u8]) -> Vec<u8> {
