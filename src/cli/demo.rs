@@ -291,6 +291,7 @@ impl Demo {
             lists: false,
             message: None,
             wait: Duration::ZERO,
+            cosigners: Vec::new(),
             network: self.network.clone(),
             cache: Some(self.path("cache")),
             strict: false,

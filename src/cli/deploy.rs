@@ -56,6 +56,8 @@ pub struct SessionOptions {
     pub message: Option<ReleaseMessage>,
     /// Longest wait for the end of another session of the tree.
     pub wait: Duration,
+    /// Keys that sign the release as well.
+    pub cosigners: Vec<PathBuf>,
     /// Network settings.
     pub network: NetworkConfig,
     /// Directory for the index of the source.
@@ -77,6 +79,7 @@ pub(super) fn run(args: &DeployArgs, config: Option<&Path>, report: &mut Report)
     options.recheck = args.recheck;
     options.message.clone_from(&args.about.message);
     options.wait = args.wait.unwrap_or_default();
+    options.cosigners.clone_from(&args.cosign.keys);
     options.lists = report.lists_paths();
     // The header carries it, so it is signed with the release.
     options.spec.delete.max = args.allow_deletes.unwrap_or(options.spec.delete.max);
@@ -96,7 +99,7 @@ pub(super) fn run(args: &DeployArgs, config: Option<&Path>, report: &mut Report)
 /// Runs a session, reports it, and returns the exit code.
 pub(super) fn session(options: &SessionOptions, report: &mut Report) -> Result<u8> {
     network::note_plain(&options.network, report);
-    let engine = deploy_options(options, sign::signer(&options.key)?)?;
+    let engine = deploy_options(options, sign::cosigned(&options.key, &options.cosigners)?)?;
     let interrupt = Interrupt::default();
     handle_ctrl_c(interrupt.clone());
     report.start(&format!(
@@ -120,7 +123,7 @@ fn session_to(
 ) -> Result<u8> {
     let url = store::url(to)?;
     let store = Store::open(&url, how)?;
-    let signer = sign::signer(&options.key)?;
+    let signer = sign::cosigned(&options.key, &options.cosigners)?;
     let mut engine = deploy_options(options, signer)?;
 
     report.start(&format!("{}: looking into {url}", options.spec.tree));
@@ -208,6 +211,7 @@ pub(super) fn resolve(
         lists: false,
         message: None,
         wait: Duration::ZERO,
+        cosigners: Vec::new(),
         network,
         cache: cache_dir(),
         authorized: Arc::new(sign::authorized(None, &network::host_config(config)?)?),

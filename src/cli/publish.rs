@@ -55,7 +55,7 @@ pub(super) fn run(args: &PublishArgs, config: Option<&Path>, report: &mut Report
         repair: args.repair,
         message: args.about.message.clone(),
         keys: ReleaseKeys {
-            signer: sign::signer(&key)?,
+            signer: sign::cosigned(&key, &args.cosign.keys)?,
             authorized: Some(Arc::new(authorized)),
         },
         name: network::host_name()?,

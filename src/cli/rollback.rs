@@ -32,7 +32,8 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
     deploy::check_targets(&args.select.targets)?;
     let config = network::host_config(config)?;
     let network = network::for_command(&args.hosts.network, &config)?;
-    let signer = sign::signer(&sign::key_file(args.key.as_deref(), None)?)?;
+    let key = sign::key_file(args.key.as_deref(), None)?;
+    let signer = sign::cosigned(&key, &args.cosign.keys)?;
 
     let authorized = Arc::new(sign::authorized(args.authorized_keys.as_deref(), &config)?);
     network::note_plain(&network, report);

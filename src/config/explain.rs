@@ -243,6 +243,13 @@ impl TreeConfig {
             ));
         }
 
+        if self.require_signatures > 1 {
+            text.push_str(&format!(
+                "; takes releases with {} signatures or more",
+                self.require_signatures
+            ));
+        }
+
         match self.catch_up {
             CatchUp::Off => text.push_str("; neither fetches nor serves missed releases"),
             CatchUp::Group => {}

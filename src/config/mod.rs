@@ -227,6 +227,8 @@ pub struct TreeConfig {
     pub keep: u32,
     /// Age of the release at which the host warns: someone may be withholding deploys.
     pub max_age: Option<Duration>,
+    /// Number of different authorized keys that have to sign a release.
+    pub require_signatures: u8,
     /// Exchange of missed releases with other hosts.
     pub catch_up: CatchUp,
     /// Interval of checks for drift, which is repaired.
@@ -346,6 +348,7 @@ impl TreeConfig {
         let protect_patterns = Vec::new();
         let max_delete = None;
         let max_age = None;
+        let require_signatures = 1;
         let repair = None;
         let repository = None;
 
@@ -357,6 +360,7 @@ impl TreeConfig {
             max_delete,
             keep,
             max_age,
+            require_signatures,
             catch_up,
             repair,
             repository,

@@ -48,6 +48,7 @@ pub const CONFIG_KEYS: &[&str] = &[
     "tree.max_delete",
     "tree.keep",
     "tree.max_age",
+    "tree.require_signatures",
     "tree.catch_up",
     "tree.repair",
     "tree.repository",
@@ -78,6 +79,8 @@ const MAX_SERVER_NAMES: usize = 64;
 const MAX_SERVER_NAME: usize = 253;
 /// Largest number of releases to keep.
 const MAX_KEEP: i64 = 10_000;
+/// Largest number of signatures that a host may require; a release has no more.
+const MAX_REQUIRED_SIGNATURES: i64 = 4;
 /// Shortest interval between two checks for drift.
 const MIN_REPAIR: Duration = Duration::from_secs(1);
 /// Largest number of trees on a host.
@@ -176,6 +179,12 @@ fn read_labels(field: Field) -> Result<Labels> {
         labels.insert(key, label.text()?.to_string());
     }
     Labels::new(labels).map_err(|e| wrong(&e))
+}
+
+fn read_signatures(field: &Field) -> Result<u8> {
+    let wanted = format!("a number of signatures from 1 to {MAX_REQUIRED_SIGNATURES}");
+    let number = field.number(1..=MAX_REQUIRED_SIGNATURES, &wanted)?;
+    Ok(u8::try_from(number).unwrap_or(u8::MAX))
 }
 
 fn sender(mut section: Section) -> Result<Option<PathBuf>> {
@@ -495,6 +504,9 @@ fn read_tree(mut section: Section) -> Result<TreeConfig> {
         "a number of releases from 0 to 10000",
     )?;
 
+    let require_signatures = section
+        .take("require_signatures")
+        .map_or(Ok(1), |f| read_signatures(&f))?;
     let max_age = section.take("max_age").map(|f| read_age(&f)).transpose()?;
     let repair = section
         .take("repair")
@@ -529,6 +541,7 @@ fn read_tree(mut section: Section) -> Result<TreeConfig> {
         max_delete,
         keep: keep.unwrap_or(DEFAULT_KEEP),
         max_age,
+        require_signatures,
         catch_up,
         repair,
         repository,

@@ -12,6 +12,7 @@
 
 mod agent;
 mod authorized;
+mod cosign;
 mod denied;
 mod expiry;
 mod generate;
@@ -30,6 +31,7 @@ mod signer;
 mod sshwire;
 
 pub use authorized::AuthorizedKeys;
+pub use cosign::{CosignedSigner, MAX_SIGNATURES, verify_all};
 pub use denied::{DenialReason, Denied};
 pub use expiry::show as shown_time;
 pub use generate::{NewKey, authorized_line, generate, write_file};

@@ -145,6 +145,12 @@ impl PublicKey {
         self.untouched
     }
 
+    /// Returns whether an order with a signature by this key is about a release by `other`: the same
+    /// key, and touched if that one was.
+    pub fn orders_for(&self, other: &Self) -> bool {
+        self == other && (!self.untouched || other.untouched)
+    }
+
     /// Name of the key type.
     pub(super) fn algorithm(&self) -> &'static str {
         match self.application {

@@ -11,6 +11,7 @@ use base64ct::{Base64, Encoding};
 use ed25519_dalek::VerifyingKey;
 use sha2::{Digest, Sha256, Sha512};
 
+use super::cosign::split;
 use super::public::{ED25519, KeyError, PublicKey};
 use super::security_key::DeviceStatement;
 use super::sshwire::{Malformed, SshReader, put_string};
@@ -89,14 +90,17 @@ impl From<Malformed> for SignatureError {
     }
 }
 
-/// Returns the key that signed `message` for `namespace` in `blob`. Whether that key is authorized
+/// Returns the key that signed `message` for `namespace` in `blob`: of several the first one, see
+/// [`super::verify_all`]. Whether that key is authorized
 /// is a separate question: [`super::AuthorizedKeys::allows`].
 pub fn verify(
     namespace: Namespace,
     message: &[u8],
     blob: &[u8],
 ) -> Result<PublicKey, SignatureError> {
-    let parts = SignatureParts::parse(blob)?;
+    // Those of cosigners follow, and are verified where they count.
+    let first = split(blob)?.into_iter().next().unwrap_or_default();
+    let (parts, _) = SignatureParts::parse(first)?;
     if parts.namespace != namespace.0.as_bytes() {
         let found = printable(&parts.namespace[..parts.namespace.len().min(64)]);
         return Err(SignatureError::Namespace {
@@ -160,7 +164,7 @@ pub(super) fn sign_with(
 impl Signature {
     /// Checks size and form of a received blob.
     pub fn from_bytes(blob: &[u8]) -> Result<Self, SignatureError> {
-        SignatureParts::parse(blob).map(|_| Self(blob.into()))
+        split(blob).map(|_| Self(blob.into()))
     }
 
     /// The blob.
@@ -218,7 +222,7 @@ impl Hash {
 }
 
 /// Parts of a blob, borrowed from it.
-struct SignatureParts<'a> {
+pub(super) struct SignatureParts<'a> {
     key: PublicKey,
     namespace: &'a [u8],
     reserved: &'a [u8],
@@ -227,11 +231,8 @@ struct SignatureParts<'a> {
 }
 
 impl<'a> SignatureParts<'a> {
-    fn parse(blob: &'a [u8]) -> Result<Self, SignatureError> {
-        if blob.len() > MAX_SIGNATURE_BYTES {
-            return Err(SignatureError::Malformed);
-        }
-
+    /// Parses the signature at the start of `blob`; returns what follows as well.
+    pub(super) fn parse(blob: &'a [u8]) -> Result<(Self, &'a [u8]), SignatureError> {
         let mut reader = SshReader::new(blob);
         if reader.take(SSHSIG_MAGIC.len())? != SSHSIG_MAGIC {
             return Err(SignatureError::Malformed);
@@ -256,14 +257,14 @@ impl<'a> SignatureParts<'a> {
         };
 
         let raw = RawSignature::parse(&key, reader.string()?)?;
-        reader.end()?;
-        Ok(Self {
+        let parts = Self {
             key,
             namespace,
             reserved,
             hash,
             raw,
-        })
+        };
+        Ok((parts, reader.rest()))
     }
 }
 

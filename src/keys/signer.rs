@@ -25,6 +25,11 @@ pub trait Signer: Send + Sync + fmt::Debug {
 
     /// The public half.
     fn public(&self) -> &PublicKey;
+
+    /// All keys that sign a release.
+    fn release_keys(&self) -> Vec<PublicKey> {
+        vec![*self.public()]
+    }
 }
 
 /// Opens the signer of `path`: a private key in OpenSSH's format, or a `.pub` file whose private

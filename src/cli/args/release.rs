@@ -8,7 +8,7 @@ use clap::{Args, ValueHint};
 
 use super::kept::KeptArgs;
 use super::shared::{
-    HostArgs, MessageArgs, PreviewArgs, RateArgs, SessionArgs, TargetArgs, positive_duration,
+    CosignArgs, HostArgs, MessageArgs, PreviewArgs, RateArgs, SessionArgs, TargetArgs, positive_duration,
 };
 use crate::id::{Serial, TreeName};
 use crate::units::{Limit, parse_duration};
@@ -28,6 +28,9 @@ pub struct DeployArgs {
     /// Message.
     #[command(flatten)]
     pub about: MessageArgs,
+    /// Cosigners.
+    #[command(flatten)]
+    pub cosign: CosignArgs,
     /// Continue although a filesystem in the source is no longer mounted: its files are missing
     /// from the release
     #[arg(long)]
@@ -129,6 +132,9 @@ pub struct RollbackArgs {
     /// Message.
     #[command(flatten)]
     pub about: MessageArgs,
+    /// Cosigners.
+    #[command(flatten)]
+    pub cosign: CosignArgs,
     /// Targets.
     #[command(flatten)]
     pub select: TargetArgs,

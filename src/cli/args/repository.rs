@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
-use super::shared::{MessageArgs, RateArgs};
+use super::shared::{CosignArgs, MessageArgs, RateArgs};
 use crate::id::{HostName, TreeName};
 use crate::repository::head::HeadValidity;
 use crate::units::parse_duration;
@@ -46,6 +46,9 @@ pub struct PublishArgs {
     /// Message.
     #[command(flatten)]
     pub about: MessageArgs,
+    /// Cosigners.
+    #[command(flatten)]
+    pub cosign: CosignArgs,
     /// Length of the history.
     #[command(flatten)]
     pub history: HistoryArgs,

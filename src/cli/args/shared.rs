@@ -68,6 +68,14 @@ pub struct MessageArgs {
     pub message: Option<ReleaseMessage>,
 }
 
+/// Option for further signatures.
+#[derive(Debug, Args)]
+pub struct CosignArgs {
+    /// Key that signs the release as well, for hosts with require_signatures (repeatable)
+    #[arg(long = "cosign", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub keys: Vec<PathBuf>,
+}
+
 /// Option that previews a session.
 #[derive(Debug, Args)]
 pub struct PreviewArgs {

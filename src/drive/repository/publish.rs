@@ -13,7 +13,7 @@ use crate::drive::deploy::source::{
 use crate::drive::deploy::{Interrupt, ReleaseKeys, serials};
 use crate::error::{Error, Kind, Result};
 use crate::id::{HostName, Serial, SessionId, TreeName};
-use crate::keys::{Namespace, verify};
+use crate::keys::{Namespace, verify_all};
 use crate::manifest::{Header, Intent, Mtime, NodeRef, Release, ReleaseMessage};
 use crate::outcome::{Event, Observer};
 use crate::repository::SignedRelease;
@@ -222,8 +222,10 @@ impl NewContent<'_> {
     fn is_that_of(&self, newest: &ReleaseRecord) -> bool {
         let release = &newest.release;
         let old = release.header();
-        let by = verify(Namespace::RELEASE, release.bytes(), &newest.signature);
-        let is_ours = by.is_ok_and(|key| key == *self.options.keys.signer.public());
+        let by = verify_all(Namespace::RELEASE, release.bytes(), &newest.signature);
+        let signer = &self.options.keys.signer;
+        let is_first = by.first() == Some(signer.public());
+        let is_ours = is_first && signer.release_keys().iter().all(|key| by.contains(key));
         let commits_all = |order: &SignedOrder| {
             Order::decode(&order.order).is_some_and(|order| {
                 order.kind == OrderKind::Commit && order.hosts.is_none() && order.up_to.is_none()
