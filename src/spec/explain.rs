@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::*;
-use crate::units::{Floor, printable, printable_path, shown_duration};
+use crate::units::{Floor, shown_duration};
 
 impl Spec {
     /// Explains the spec, defaults included, with one line a subject.

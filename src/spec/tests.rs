@@ -279,7 +279,11 @@ fn batches_and_what_follows_a_failure() {
     };
 
     let commit = read("source = \"s\"\n[commit]\nbatches = [1, \"50%\"]\non_failure = \"revert\"");
-    assert_eq!(commit.batches, [Quorum::Count(1), Quorum::Share(5_000)]);
+    let sizes = [Quorum::Count(1), Quorum::Share(5_000)];
+    assert_eq!(commit.batches, sizes.map(BatchRule::Size));
+    let zones = read("source = \"s\"\n[commit]\nbatches = [1, \"zone=a\", \"web[1-3]\"]").batches;
+    let shown: Vec<String> = zones.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["1", "zone=a", "web[1-3]"]);
     assert_eq!(commit.on_failure, OnFailure::Revert);
     let all = [
         error_of("source = \"s\"\n[commit]\n\nbatches = [1, \"many\"]"),

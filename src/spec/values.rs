@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::document::{Field, Section};
-use super::{Compress, Expect, ModePolicy, OwnerPolicy};
+use super::{BatchRule, Compress, Expect, ModePolicy, OwnerPolicy};
 use crate::Result;
 use crate::block::frame::Level;
 use crate::hook::Command;
@@ -136,13 +136,22 @@ pub(super) fn read_expect(field: Field) -> Result<Expect> {
     }
 }
 
-pub(super) fn read_batches(field: Field) -> Result<Vec<Quorum>> {
+pub(super) fn read_batches(field: Field) -> Result<Vec<BatchRule>> {
     let many = field.wrong(format!("more than {MAX_BATCHES} batches"));
-    let sizes = field.list("a list such as [1, \"50%\"]")?;
-    if sizes.len() > MAX_BATCHES {
+    let rules = field.list("a list such as [1, \"50%\"]")?;
+    if rules.len() > MAX_BATCHES {
         return Err(many);
     }
-    sizes.iter().map(Field::parse_number_or_text).collect()
+    rules.iter().map(read_batch).collect()
+}
+
+/// Reads a size, or a pattern that no size can be: one with a label, or of several names.
+fn read_batch(field: &Field) -> Result<BatchRule> {
+    let is_pattern = |text: &str| text.contains(['=', '*', '?', '[', '{']);
+    if field.is_text() && is_pattern(field.text()?) {
+        return read_glob(field).map(BatchRule::Hosts);
+    }
+    field.parse_number_or_text::<Quorum>().map(BatchRule::Size)
 }
 
 /// Reads the words of a command, which gets `limit` to end.

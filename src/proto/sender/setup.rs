@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::id::{HostName, InstanceId, Labels, Serial, TreeName, matches_host};
 use crate::keys::KnownHosts;
+use crate::spec::BatchRule;
 use crate::units::{Floor, Quorum, Rate};
 use crate::wire::message::{Hello, SignedOrder, TreeState};
 
@@ -127,7 +128,7 @@ pub struct CommitRules {
     /// Hosts required to be ready.
     pub quorum: Quorum,
     /// Hosts that commit in the first batch, the second and so on; the rest commits in a last one.
-    pub batches: Vec<Quorum>,
+    pub batches: Vec<BatchRule>,
     /// Revert every host if one fails after the first commit.
     pub revert: bool,
     /// Fetch the lists of differences before a commit as well, not only in an audit.
