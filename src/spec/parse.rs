@@ -160,10 +160,23 @@ fn targets(mut section: Section) -> Result<Targets> {
         Some(f) => read_globs(f)?,
     };
 
+    let expect = section.take("expect");
+    let wrong = expect.as_ref().map(|field| field.deferred());
     let targets = Targets {
         hosts,
-        expect: section.take("expect").map(read_expect).transpose()?,
+        expect: expect.map(read_expect).transpose()?,
     };
+
+    // A name is one host, a pattern may be many.
+    let is_name = |host: &String| !host.contains(['*', '?', '[', '{', '=']);
+    let named = targets.hosts.len();
+    if let (Some(Expect::Count(count)), Some(wrong)) = (&targets.expect, wrong)
+        && (1..*count as usize).contains(&named)
+        && targets.hosts.iter().all(is_name)
+    {
+        let what = format!("{count} hosts cannot answer, since hosts names {named}");
+        return Err(wrong(&what));
+    }
 
     section.finish().map(|()| targets)
 }
