@@ -6,14 +6,9 @@
 
 use std::sync::Arc;
 
-use super::signature::SignatureParts;
-use super::{
-    MAX_SIGNATURE_BYTES, Namespace, PublicKey, Signature, SignatureError, Signer, verify,
-};
+use super::signature::split;
+use super::{MAX_SIGNATURES, Namespace, PublicKey, Signature, Signer, verify};
 use crate::{Error, Result};
-
-/// Largest number of signatures over one release.
-pub const MAX_SIGNATURES: usize = 4;
 
 /// A signer whose releases others sign as well. Orders and heads are its own.
 #[derive(Debug)]
@@ -77,26 +72,6 @@ pub fn verify_all(namespace: Namespace, message: &[u8], blob: &[u8]) -> Vec<Publ
         }
     }
     keys
-}
-
-/// Splits a blob into its signatures, which are formed well and not verified.
-pub(super) fn split(mut blob: &[u8]) -> Result<Vec<&[u8]>, SignatureError> {
-    if blob.len() > MAX_SIGNATURE_BYTES {
-        return Err(SignatureError::Malformed);
-    }
-
-    let mut found = Vec::new();
-    while !blob.is_empty() || found.is_empty() {
-        let (_, rest) = SignatureParts::parse(blob)?;
-        if found.len() >= MAX_SIGNATURES {
-            return Err(SignatureError::Malformed);
-        }
-        let (one, _) = blob.split_at(blob.len() - rest.len());
-        found.push(one);
-        blob = rest;
-    }
-
-    Ok(found)
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ mod signer;
 mod sshwire;
 
 pub use authorized::AuthorizedKeys;
-pub use cosign::{CosignedSigner, MAX_SIGNATURES, verify_all};
+pub use cosign::{CosignedSigner, verify_all};
 pub use denied::{DenialReason, Denied};
 pub use expiry::show as shown_time;
 pub use generate::{NewKey, authorized_line, generate, write_file};
@@ -40,7 +40,7 @@ pub use host::{HOST_SIGNATURE_BYTES, HostKey, Identity};
 pub use known_hosts::{KnownHosts, Learned, MAX_KNOWN_HOSTS_BYTES, MAX_NEW_KEYS};
 pub use public::{Fingerprint, KeyError, PublicKey};
 pub use role::Role;
-pub use signature::{MAX_SIGNATURE_BYTES, Namespace, Signature, SignatureError, verify};
+pub use signature::{MAX_SIGNATURE_BYTES, MAX_SIGNATURES, Namespace, Signature, SignatureError, verify};
 pub use signer::{FileSigner, Signer, open_signer, public_half};
 
 use std::io::Read;

@@ -11,7 +11,6 @@ use base64ct::{Base64, Encoding};
 use ed25519_dalek::VerifyingKey;
 use sha2::{Digest, Sha256, Sha512};
 
-use super::cosign::split;
 use super::public::{ED25519, KeyError, PublicKey};
 use super::security_key::DeviceStatement;
 use super::sshwire::{Malformed, SshReader, put_string};
@@ -20,6 +19,8 @@ use crate::units::printable;
 
 /// Largest signature blob in bytes; makuo's are about 170.
 pub const MAX_SIGNATURE_BYTES: usize = 1024;
+/// Largest number of signatures over one release.
+pub const MAX_SIGNATURES: usize = 4;
 const SSHSIG_MAGIC: &[u8; 6] = b"SSHSIG";
 const SSHSIG_VERSION: u32 = 1;
 const BEGIN: &str = "-----BEGIN SSH SIGNATURE-----";
@@ -266,6 +267,26 @@ impl<'a> SignatureParts<'a> {
         };
         Ok((parts, reader.rest()))
     }
+}
+
+/// Splits a blob into its signatures, which are formed well and not verified.
+pub(super) fn split(mut blob: &[u8]) -> Result<Vec<&[u8]>, SignatureError> {
+    if blob.len() > MAX_SIGNATURE_BYTES {
+        return Err(SignatureError::Malformed);
+    }
+
+    let mut found = Vec::new();
+    while !blob.is_empty() || found.is_empty() {
+        let (_, rest) = SignatureParts::parse(blob)?;
+        if found.len() >= MAX_SIGNATURES {
+            return Err(SignatureError::Malformed);
+        }
+        let (one, _) = blob.split_at(blob.len() - rest.len());
+        found.push(one);
+        blob = rest;
+    }
+
+    Ok(found)
 }
 
 /// Parts of SSH's form of an Ed25519 signature.

@@ -271,6 +271,21 @@ fn wrong_values_say_what_to_write() {
 }
 
 #[test]
+fn a_bare_mode_and_an_expectation_that_nobody_meets_are_explained() {
+    let bare = error_of("source = \"s\"\n[mode]\nfiles = 0644 # as ls shows it");
+    assert!(bare.contains("a mode stands in quotes: \"0644\""), "{bare}");
+    let other = error_of("source = \"s\"\n[mode]\nfiles = 0x");
+    assert!(!other.contains("quotes: \""), "{other}");
+
+    let few = error_of("source = \"s\"\n[targets]\nhosts = [\"web1\"]\nexpect = 3");
+    assert!(few.contains("3 hosts cannot answer, since hosts names 1"), "{few}");
+    for hosts in ["[\"web*\"]", "[\"zone=a\"]", "[\"a\", \"b\", \"c\"]"] {
+        let text = format!("source = \"s\"\n[targets]\nhosts = {hosts}\nexpect = 3");
+        Spec::parse(&text, Path::new("www.toml")).expect("legal");
+    }
+}
+
+#[test]
 fn batches_and_what_follows_a_failure() {
     let read = |text: &str| {
         Spec::parse(text, Path::new("manifests/www.toml"))

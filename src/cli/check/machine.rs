@@ -49,7 +49,7 @@ fn check_state_dir(config: &HostConfig, preflight: &mut Preflight) {
     // The daemon makes the last directory of the path.
     let places = [Some(dir.as_path()), dir.parent()];
     let mut found = places.iter().flatten().map(std::fs::metadata);
-    let Some(state) = found.find_map(Result::ok) else {
+    let Some(state) = found.find_map(|found| found.ok()) else {
         let what = format!("state_dir: neither {shown} nor the directory above it is there");
         preflight.errors.push(Error::usage(what).hint("make it, or name another one"));
         return;

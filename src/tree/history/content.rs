@@ -19,7 +19,6 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use super::content_index::{ContentOwner, INDEX, each_block};
-use super::retention::Staying;
 use crate::block::BlockHash;
 use crate::error::{IoResultExt as _, Result};
 use crate::id::Serial;
@@ -70,16 +69,15 @@ pub(crate) fn archive_all(tree: &Worktree) -> Result<()> {
     Ok(())
 }
 
-/// Removes the content of releases that do not `stay`, and foreign entries.
-pub(crate) fn prune(tree: &Worktree, stay: &Staying) -> Result<()> {
+/// Removes the content that the successors of releases replaced, unless it `stays`, and foreign
+/// entries.
+pub(crate) fn prune(tree: &Worktree, stays: impl Fn(Serial) -> bool) -> Result<()> {
     let path = tree.state.here().join(KEPT_DIR);
     for name in names_if_any(&path)? {
         let serial = name.to_str().and_then(|n| n.parse().ok()).map(Serial);
         let owner = ContentOwner::read(&path.join(&name).join(INDEX))
             .filter(|owner| Some(owner.serial) == serial);
-        let goes = |owner: ContentOwner| {
-            !stay.has_content(owner.serial) && !stay.has_content(owner.base)
-        };
+        let goes = |owner: ContentOwner| !stays(owner.serial) && !stays(owner.base);
         if owner.is_none_or(goes) {
             tree.crash.point()?;
             remove(tree, &path, &name)?;

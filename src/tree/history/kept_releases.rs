@@ -178,7 +178,7 @@ impl Worktree {
 
         // Content comes after the releases: content without a release is found and removed the next
         // time.
-        content::prune(self, &stay)?;
+        content::prune(self, |serial| stay.has_content(serial))?;
         if serials.is_empty() {
             Ok(())
         } else {
