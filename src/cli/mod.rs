@@ -116,8 +116,11 @@ fn dispatch(cli: &Cli, settings: Settings, report: &mut Report) -> Result<u8> {
         Unpin(args) => pin::run(args, false, config, report),
         Status(args) => status::run(args, config, report),
         Members(args) => members::run(args, config, report),
-        Send(args) => send::run(&args.adhoc, args.delete, config, report),
-        Sync(args) => send::run(&args.adhoc, true, config, report),
+        Send(args) => {
+            let how = (args.delete, args.to.as_deref());
+            send::run(&args.adhoc, how, config, report)
+        }
+        Sync(args) => send::run(&args.adhoc, (true, None), config, report),
         Check(args) => check::run(args, report),
         Init(args) => init::run(args, config, settings, report),
         Keygen(args) => keygen::run(args, settings, report),

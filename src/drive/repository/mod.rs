@@ -3,8 +3,7 @@
 //! The machines of [`crate::repository`] decide, and [`crate::store`] carries out. `requests` joins
 //! the two.
 //!
-//! `publish` signs a release and stores it, with the nodes of a `node_reader`; `renew` signs only a
-//! head, or an earlier release. Both run a `publication`, with its `upload_progress`, and
+//! `publish` signs a release and stores it; `renew` signs only a head, or an earlier release. Both run a `publication`, with its `upload_progress`, and
 //! `head_memory` knows what was there.
 //!
 //! `find` looks for a newer release than the `known_head` has, and loads its manifest. Then `shelf`
@@ -26,7 +25,6 @@ mod inventory;
 mod kept;
 mod known_head;
 mod loopback;
-mod node_reader;
 mod poll;
 mod publication;
 mod publish;

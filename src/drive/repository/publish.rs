@@ -2,13 +2,12 @@
 
 use super::failure::of_head;
 use super::head_memory::HeadMemory;
-use super::node_reader::NodeReader;
 use super::publication::{Publication, PublicationEnd, PublishPlan};
 use super::requests::{runtime, seed};
 use super::whole::{read_head, verified_by};
 use crate::block::frame::Level;
 use crate::drive::deploy::source::{
-    NewRelease, PreparedRelease, ReleaseSource, SourcePart, SourceScan, prepare,
+    NewRelease, NodeReader, PreparedRelease, ReleaseSource, SourcePart, SourceScan, prepare,
 };
 use crate::drive::deploy::{Interrupt, ReleaseKeys, serials};
 use crate::error::{Error, Kind, Result};
