@@ -67,9 +67,8 @@ impl<'a> DeployTurn<'a> {
 /// Returns whether a host refused since another session holds its tree.
 fn is_refused(outcome: &Outcome) -> bool {
     let mut refused = outcome.hosts.iter();
-    refused.any(|host| {
-        host.state == HostState::Refused && host.error.as_deref().is_some_and(is_busy)
-    })
+    refused
+        .any(|host| host.state == HostState::Refused && host.error.as_deref().is_some_and(is_busy))
 }
 
 /// "web1: staging www@18 from ci", of a host at work.

@@ -64,9 +64,8 @@ impl KeptPlace {
 /// The key that signed a release; an error if the signature does not hold.
 pub(super) fn signing_key(stored: &StoredRelease) -> Result<PublicKey> {
     let release = &stored.release;
-    verify(Namespace::RELEASE, release.bytes(), &stored.signature).map_err(|e| {
-        Error::refused(format!("the signature of {release} does not hold")).because(e)
-    })
+    verify(Namespace::RELEASE, release.bytes(), &stored.signature)
+        .map_err(|e| Error::refused(format!("the signature of {release} does not hold")).because(e))
 }
 
 /// Path and state of the tree on this machine, if served here.
@@ -109,7 +108,10 @@ pub(super) fn not_kept(wanted: &ReleaseRef, records: &StateReader) -> Result<Err
     let kept: Vec<String> = records.kept()?.iter().map(shown).collect();
     let hint = match kept.is_empty() {
         true => "it has no release of the tree yet".to_string(),
-        false => format!("it keeps {}; `keep` in its [[tree]] sets how many", kept.join(", ")),
+        false => format!(
+            "it keeps {}; `keep` in its [[tree]] sets how many",
+            kept.join(", ")
+        ),
     };
     Ok(Error::refused(format!("this host does not keep {wanted} any more")).hint(hint))
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::drive::kept::KeptContent;
-use crate::id::TreeName;
+use crate::id::{NamedHost, TreeName};
 use crate::keys::{PublicKey, shown_time};
 use crate::manifest::ReleaseMessage;
 use crate::outcome::LogRelease;
@@ -63,7 +63,7 @@ impl ReleaseFacts {
 
     /// Facts of a release of `tree` by the hosts that keep it.
     pub(super) fn told(tree: &TreeName, release: &LogRelease) -> Self {
-        let names = |hosts: &[crate::id::NamedHost]| hosts.iter().map(ToString::to_string);
+        let names = |hosts: &[NamedHost]| hosts.iter().map(ToString::to_string).collect();
         Self {
             tree: tree.to_string(),
             serial: release.serial.0,
@@ -75,8 +75,8 @@ impl ReleaseFacts {
             bytes: release.bytes.0,
             part: release.part,
             targets: release.targets.clone().unwrap_or_default(),
-            running: names(&release.running).collect(),
-            kept: names(&release.kept).collect(),
+            running: names(&release.running),
+            kept: names(&release.kept),
             ..Self::default()
         }
     }
@@ -84,7 +84,12 @@ impl ReleaseFacts {
     /// Lines for people, one for each fact.
     pub(super) fn describe(&self) -> String {
         let message = self.message.as_ref().map(ToString::to_string);
-        let title = format!("{}@{}  {}", self.tree, self.serial, message.unwrap_or_default());
+        let title = format!(
+            "{}@{}  {}",
+            self.tree,
+            self.serial,
+            message.unwrap_or_default()
+        );
         let time = |seconds: i64| shown_time(WallTime(seconds));
         let made = match &self.sender {
             Some(sender) => format!("{} on {}", time(self.created), printable(sender.as_bytes())),
@@ -96,7 +101,10 @@ impl ReleaseFacts {
         };
         let entries = words::plural_count(self.entries, "entry", "entries");
         let list = |words: &[String]| {
-            let shown: Vec<String> = words.iter().map(|word| printable(word.as_bytes())).collect();
+            let shown: Vec<String> = words
+                .iter()
+                .map(|word| printable(word.as_bytes()))
+                .collect();
             shown.join(", ")
         };
 
@@ -104,7 +112,11 @@ impl ReleaseFacts {
             ("identity", self.release.clone()),
             ("made", made),
             ("key", key),
-            ("back to", self.rollback_to.map_or(String::new(), |to| format!("{}@{to}", self.tree))),
+            (
+                "back to",
+                self.rollback_to
+                    .map_or(String::new(), |to| format!("{}@{to}", self.tree)),
+            ),
             ("expires", self.expires.map_or(String::new(), time)),
             ("content", format!("{entries}, {}", ByteSize(self.bytes))),
             ("part", list(&self.scope)),

@@ -73,7 +73,9 @@ mod tests {
         assert_eq!(parsed("www@17"), Some(("www".into(), Some(17), None)));
         let file = Some(("www".into(), Some(17), Some("a@b:c/d".into())));
         assert_eq!(parsed("www@17:a@b:c/d"), file);
-        for bad in ["", "@17", "www@", "www@x", "www@17:", "www:../x", "www:/etc", "a b@1"] {
+        for bad in [
+            "", "@17", "www@", "www@x", "www@17:", "www:../x", "www:/etc", "a b@1",
+        ] {
             assert_eq!(parsed(bad), None, "{bad:?}");
         }
     }

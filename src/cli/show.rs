@@ -68,8 +68,10 @@ pub(super) fn run(
 /// Writes a file of a release to standard output.
 fn print_file(place: &KeptPlace, wanted: &ReleaseRef, settings: Settings) -> Result<u8> {
     if settings.json {
-        return Err(Error::usage("--json has no place for the content of a file")
-            .hint("without --json it goes to standard output as it is"));
+        return Err(
+            Error::usage("--json has no place for the content of a file")
+                .hint("without --json it goes to standard output as it is"),
+        );
     }
 
     let mut content = place.open_content(wanted)?;

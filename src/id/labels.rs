@@ -13,7 +13,10 @@ use super::{MAX_NAME, check_name};
 
 /// Labels of one host: values by key.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "BTreeMap<String, String>", into = "BTreeMap<String, String>")]
+#[serde(
+    try_from = "BTreeMap<String, String>",
+    into = "BTreeMap<String, String>"
+)]
 pub struct Labels(Arc<BTreeMap<String, String>>);
 
 /// Reason why labels were refused.
@@ -142,8 +145,17 @@ mod tests {
         assert_eq!(Labels::parse_known("role=web,zone=a"), good);
 
         let long = "x".repeat(65);
-        for (key, value) in [("zone", ""), ("", "a"), ("zone", "a b"), ("a=b", "c"), ("z", &long)] {
-            assert!(Labels::new(labels(&[(key, value)])).is_err(), "{key}={value}");
+        for (key, value) in [
+            ("zone", ""),
+            ("", "a"),
+            ("zone", "a b"),
+            ("a=b", "c"),
+            ("z", &long),
+        ] {
+            assert!(
+                Labels::new(labels(&[(key, value)])).is_err(),
+                "{key}={value}"
+            );
         }
         let many = (0..17).map(|n| (format!("k{n}"), "v".to_string()));
         assert_eq!(Labels::new(many.collect()), Err(LabelError::Many(17)));

@@ -24,7 +24,9 @@ pub fn check_pattern(pattern: &str) -> Result<(), String> {
         Some((key, glob)) => {
             check_name("label", key).map_err(|e| e.to_string())?;
             if glob.is_empty() {
-                return Err(format!("{key}= names no value: write {key}=VALUE, or {key}=*"));
+                return Err(format!(
+                    "{key}= names no value: write {key}=VALUE, or {key}=*"
+                ));
             }
             glob
         }
@@ -108,11 +110,18 @@ mod tests {
             ("*=a", false),
             ("zone", false),
         ] {
-            assert_eq!(selects(pattern, "web1", "zone=a,role=web"), is_selected, "{pattern}");
+            assert_eq!(
+                selects(pattern, "web1", "zone=a,role=web"),
+                is_selected,
+                "{pattern}"
+            );
             assert!(!selects(pattern, "web1", ""), "{pattern}");
         }
         let name = HostName::new("web1").expect("legal");
-        assert!(matches_host("zone=b", &name, None), "its labels are not known");
+        assert!(
+            matches_host("zone=b", &name, None),
+            "its labels are not known"
+        );
         assert!(!matches_host("db*", &name, None));
     }
 

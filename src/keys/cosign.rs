@@ -99,7 +99,10 @@ mod tests {
         let blob = cosigned(&[1, 2, 3]);
         let expected = [1, 2, 3].map(|seed| *signer(seed).public());
         assert_eq!(keys(&blob), expected);
-        assert_eq!(verify(Namespace::RELEASE, b"header", &blob), Ok(expected[0]));
+        assert_eq!(
+            verify(Namespace::RELEASE, b"header", &blob),
+            Ok(expected[0])
+        );
 
         let twice = [cosigned(&[1]), cosigned(&[1])].concat();
         assert_eq!(keys(&twice), expected[..1]);
@@ -118,7 +121,10 @@ mod tests {
 
         let order = two.sign(Namespace::ORDER, b"header").expect("signs");
         assert_eq!(keys(&[&one[..], order.as_bytes()].concat()).len(), 1);
-        assert!(keys(&[&one[..], b"x"].concat()).is_empty(), "not formed well");
+        assert!(
+            keys(&[&one[..], b"x"].concat()).is_empty(),
+            "not formed well"
+        );
     }
 
     #[test]

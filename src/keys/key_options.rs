@@ -116,7 +116,11 @@ impl KeyOptions {
             None => String::new(),
         };
 
-        let touch = if self.no_touch { "; without a touch" } else { "" };
+        let touch = if self.no_touch {
+            "; without a touch"
+        } else {
+            ""
+        };
         format!("{roles} on {trees}{time}{touch}")
     }
 

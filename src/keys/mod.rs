@@ -40,7 +40,9 @@ pub use host::{HOST_SIGNATURE_BYTES, HostKey, Identity};
 pub use known_hosts::{KnownHosts, Learned, MAX_KNOWN_HOSTS_BYTES, MAX_NEW_KEYS};
 pub use public::{Fingerprint, KeyError, PublicKey};
 pub use role::Role;
-pub use signature::{MAX_SIGNATURE_BYTES, MAX_SIGNATURES, Namespace, Signature, SignatureError, verify};
+pub use signature::{
+    MAX_SIGNATURE_BYTES, MAX_SIGNATURES, Namespace, Signature, SignatureError, verify,
+};
 pub use signer::{FileSigner, Signer, open_signer, public_half};
 
 use std::io::Read;

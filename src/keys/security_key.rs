@@ -150,8 +150,14 @@ pub(super) mod tests {
         assert_eq!(allowed("no-touch-required", 0), Ok(()));
         assert_eq!(allowed("deploy,no-touch-required", USER_PRESENT), Ok(()));
         let denied = allowed("deploy", 0).expect_err("untouched");
-        assert!(denied.contains("its security key was not touched"), "{denied}");
-        assert!(denied.contains("deploy,no-touch-required sk-ssh"), "{denied}");
+        assert!(
+            denied.contains("its security key was not touched"),
+            "{denied}"
+        );
+        assert!(
+            denied.contains("deploy,no-touch-required sk-ssh"),
+            "{denied}"
+        );
         assert!(allowed("audit", 0).is_err());
     }
 }

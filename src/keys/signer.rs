@@ -133,7 +133,9 @@ fn open_device(name: &str, public: PublicKey, agent: Option<Agent>) -> Result<Bo
         _ => Err(Error::usage(format!(
             "{name} is a key on a security key, and no ssh-agent holds it"
         ))
-        .hint(format!("plug the security key in, and add it: ssh-add {name}"))),
+        .hint(format!(
+            "plug the security key in, and add it: ssh-add {name}"
+        ))),
     }
 }
 

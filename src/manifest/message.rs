@@ -125,8 +125,19 @@ mod tests {
         assert_eq!(ReleaseMessage::new(" "), Err(MessageError::Empty));
         let long = format!("{longest}x");
         assert_eq!(ReleaseMessage::new(&long), Err(MessageError::Long(201)));
-        for bad in ["a\nb", "a\tb", "a\x1b[2Jb", "a\u{202e}b", "a\u{2028}b", "a\u{85}b"] {
-            assert_eq!(ReleaseMessage::new(bad), Err(MessageError::Control), "{bad:?}");
+        for bad in [
+            "a\nb",
+            "a\tb",
+            "a\x1b[2Jb",
+            "a\u{202e}b",
+            "a\u{2028}b",
+            "a\u{85}b",
+        ] {
+            assert_eq!(
+                ReleaseMessage::new(bad),
+                Err(MessageError::Control),
+                "{bad:?}"
+            );
         }
     }
 

@@ -12,8 +12,8 @@ use super::line::{Line, ResultLine};
 use super::{fleet, put_line};
 use crate::Error;
 use crate::outcome::{
-    DriftLine, Event, ExitStatus, MemberInfo, Observer, Outcome, PathDifference, ReleaseLog, Standing,
-    Stranger, Survey, log_status, standings_status,
+    DriftLine, Event, ExitStatus, MemberInfo, Observer, Outcome, PathDifference, ReleaseLog,
+    Standing, Stranger, Survey, log_status, standings_status,
 };
 
 /// Writes JSON lines.

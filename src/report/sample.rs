@@ -187,7 +187,11 @@ pub fn members() -> Vec<MemberInfo> {
         host: host(name),
         address: address.parse().expect("legal"),
         version: "0.1.0".to_string(),
-        labels: Labels::parse_known(if name == "web1" { "role=web,zone=a" } else { "" }),
+        labels: Labels::parse_known(if name == "web1" {
+            "role=web,zone=a"
+        } else {
+            ""
+        }),
         trees,
     };
 

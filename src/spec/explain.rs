@@ -26,7 +26,10 @@ impl Spec {
         line("targets", self.target_hosts());
         line("commit", self.commit_steps());
         if let Some(command) = &self.commit.notify {
-            line("notify", format!("{command} reads the result, on this machine"));
+            line(
+                "notify",
+                format!("{command} reads the result, on this machine"),
+            );
         }
 
         line("transfer", self.transfer_settings());

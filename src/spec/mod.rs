@@ -178,7 +178,7 @@ pub struct Commit {
 }
 
 /// Hosts of a batch.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum BatchRule {
     /// So many of the targets, in the order of their names.
     Size(Quorum),

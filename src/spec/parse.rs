@@ -2,8 +2,8 @@
 
 use super::document::{Document, Section};
 use super::values::{
-    flag, one_of, patterns, read_batches, read_command, read_compress, read_duration, read_expect, read_globs,
-    read_mode, read_owner, read_path,
+    flag, one_of, patterns, read_batches, read_command, read_compress, read_duration, read_expect,
+    read_globs, read_mode, read_owner, read_path,
 };
 use super::*;
 

@@ -10,8 +10,8 @@ use super::caps::{MAX_MESSAGE_TREES, MAX_TEXT, clean_text, within};
 use super::order::{MAX_SIGNATURE_FIELD, Tombstone};
 use crate::block::BlockHash;
 use crate::id::{HostName, Labels, Serial, TreeName};
-use crate::manifest::{ReleaseId, ReleaseMessage};
 use crate::manifest::header::MAX_HEADER_BYTES;
+use crate::manifest::{ReleaseId, ReleaseMessage};
 use crate::units::WallTime;
 
 /// Largest number of releases of one tree in an answer: the newest.

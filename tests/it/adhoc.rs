@@ -81,11 +81,16 @@ fn a_path_goes_to_another_place_on_every_host() {
     makuo(&["send", "-r", "img", "--to", "copy/"]).exits(0);
     for host in 0..3 {
         assert_eq!(read(&old.base(host).join("etc/site/logo.png")), b"a");
-        assert_eq!(read(&old.base(host).join("copy/img/deep/b.png")), long.as_bytes());
+        assert_eq!(
+            read(&old.base(host).join("copy/img/deep/b.png")),
+            long.as_bytes()
+        );
         assert_eq!(old.base(host).join("img").exists(), host == 0);
     }
 
-    makuo(&["send", "-n", "img/a.png", "--to", "b"]).exits(0).says(&["b"]);
+    makuo(&["send", "-n", "img/a.png", "--to", "b"])
+        .exits(0)
+        .says(&["b"]);
     makuo(&["send", "img/a.png", "img/deep", "--to", "x"]).exits(2);
     makuo(&["send", "-r", "img", "--to", "img/x"]).exits(2);
     makuo(&["send", "img/a.png", "--to", "../x"]).exits(2);

@@ -59,12 +59,17 @@ fn targets_and_batches_follow_labels_and_a_reload_changes_them() {
     }
     let members = lab.makuo(&["members", "--json"]).exits(0);
     let events = members.events();
-    let zones: Vec<&Value> = of(&events, "member").iter().map(|m| &m["labels"]["zone"]).collect();
+    let zones: Vec<&Value> = of(&events, "member")
+        .iter()
+        .map(|m| &m["labels"]["zone"])
+        .collect();
     assert_eq!(zones, ["a", "b", "a"], "{members}");
     lab.makuo(&["members"]).exits(0).says(&["role=web,zone=b"]);
 
     write(&lab.site().join("page"), "of zone a");
-    let zone = ["deploy", "--json", "www.toml", "-t", "zone=a", "--expect", "2"];
+    let zone = [
+        "deploy", "--json", "www.toml", "-t", "zone=a", "--expect", "2",
+    ];
     let ran = lab.makuo(&zone).exits(0);
     assert_eq!(ran.result()["targets"], 2, "{ran}");
     assert_eq!(lab.with_release(), ["web1", "web3"]);
@@ -99,7 +104,9 @@ fn targets_and_batches_follow_labels_and_a_reload_changes_them() {
         let members = lab.makuo(&["members"]).exits(0);
         members.out.contains("role=web,zone=c")
     });
-    let diff = ["diff", "--json", "www.toml", "-t", "zone=c", "--expect", "1"];
+    let diff = [
+        "diff", "--json", "www.toml", "-t", "zone=c", "--expect", "1",
+    ];
     lab.makuo(&diff).exits(1);
 }
 
@@ -125,29 +132,51 @@ fn kept_releases_are_shown_and_compared_and_give_their_files() {
     let ran = show("www@2").exits(0);
     ran.says(&["www@2  the release 2", "key       SHA256:", "entries"]);
     show("www").exits(0).says(&["www@3  the release 3"]);
-    let ran = lab.makuo(&["show", "--json", "--paths", "-c", &on, "www@2"]).exits(0);
+    let ran = lab
+        .makuo(&["show", "--json", "--paths", "-c", &on, "www@2"])
+        .exits(0);
     let events = ran.events();
     let paths: Vec<&Value> = of(&events, "entry").iter().map(|e| &e["path"]).collect();
     assert_eq!(paths, ["only2", "page"], "{ran}");
     let result = ran.result();
-    assert_eq!((&result["serial"], &result["entries"]), (&2.into(), &2.into()));
+    assert_eq!(
+        (&result["serial"], &result["entries"]),
+        (&2.into(), &2.into())
+    );
     assert_eq!(result["message"], "the release 2", "{ran}");
 
     assert_eq!(show("www@2:page").exits(0).out, "release 2");
     assert_eq!(show("www@3:page").exits(0).out, "release 3");
     show("www@2:only3").exits(3).says(&["www@2 has no only3"]);
-    show("www@1").exits(3).says(&["does not keep www@1 any more", "www@3, www@2"]);
+    show("www@1")
+        .exits(3)
+        .says(&["does not keep www@1 any more", "www@3, www@2"]);
     show("www@1:../x").exits(2);
 
     let ran = lab.makuo(&["diff", "-c", &on, "www@2", "www@3"]).exits(1);
-    let ran = ran.says(&["www@2 to www@3: ", "1 new", "1 deleted", "*deleting", "only2"]);
-    assert!(ran.out.contains(">f") && ran.out.contains("content  page"), "{ran}");
+    let ran = ran.says(&[
+        "www@2 to www@3: ",
+        "1 new",
+        "1 deleted",
+        "*deleting",
+        "only2",
+    ]);
+    assert!(
+        ran.out.contains(">f") && ran.out.contains("content  page"),
+        "{ran}"
+    );
     lab.makuo(&["diff", "-c", &on, "www@3", "www@3"])
         .exits(0)
         .says(&["no difference"]);
-    let ran = lab.makuo(&["diff", "--json", "-c", &on, "www@3", "www@2"]).exits(1);
+    let ran = lab
+        .makuo(&["diff", "--json", "-c", &on, "www@3", "www@2"])
+        .exits(1);
     let result = ran.result();
-    assert_eq!((&result["new"], &result["deleted"]), (&1.into(), &1.into()), "{ran}");
+    assert_eq!(
+        (&result["new"], &result["deleted"]),
+        (&1.into(), &1.into()),
+        "{ran}"
+    );
 
     // Elsewhere the hosts tell about a release, and do not show its entries.
     let ran = lab.makuo(&["show", "www@2"]).exits(0);
@@ -155,7 +184,9 @@ fn kept_releases_are_shown_and_compared_and_give_their_files() {
     lab.makuo(&["show", "www@2:page"])
         .exits(3)
         .says(&["does not keep www@2", "run this on a host that keeps it"]);
-    lab.makuo(&["show", "www@9"]).exits(3).says(&["hosts keep www@3, www@2"]);
+    lab.makuo(&["show", "www@9"])
+        .exits(3)
+        .says(&["hosts keep www@3, www@2"]);
 }
 
 #[test]
@@ -185,7 +216,9 @@ fn a_repository_shows_its_releases_as_a_host_does() {
     from(&lab, &["show", "www@7"])
         .exits(3)
         .says(&["does not keep www@7", "www@2, www@1"]);
-    offline(&mut lab, &["repo", "list", &url]).exits(0).says(&["the release 2"]);
+    offline(&mut lab, &["repo", "list", &url])
+        .exits(0)
+        .says(&["the release 2"]);
 }
 
 #[test]
@@ -195,16 +228,21 @@ fn a_pin_keeps_a_release_and_is_shown() {
     offline(&mut lab, &["pin", "-c", &on, "www@1"])
         .exits(3)
         .says(&["does not keep www@1"]);
-    offline(&mut lab, &["pin", "-c", &on, "www@2"]).exits(0).says(&["unpin"]);
+    offline(&mut lab, &["pin", "-c", &on, "www@2"])
+        .exits(0)
+        .says(&["unpin"]);
     for n in 4..=6 {
         write(&lab.site().join("page"), format!("release {n}"));
         lab.deploy(&[]).exits(0);
     }
 
-    lab.makuo(&["log", "www"]).exits(0).says(&["www@2", "pinned on web1"]);
+    lab.makuo(&["log", "www"])
+        .exits(0)
+        .says(&["www@2", "pinned on web1"]);
     let file = lab.makuo(&["show", "-c", &on, "www@2:page"]).exits(0);
     assert_eq!(file.out, "release 2");
-    lab.makuo(&["rollback", "www", "--to", "2", "-c", &on]).exits(0);
+    lab.makuo(&["rollback", "www", "--to", "2", "-c", &on])
+        .exits(0);
     assert_eq!(read(&lab.hosts[0].tree().join("page")), b"release 2");
 
     offline(&mut lab, &["unpin", "-c", &on, "www@2"]).exits(0);
@@ -232,9 +270,12 @@ fn a_command_is_told_the_result_and_changes_no_exit_code() {
 
     notify("echo no line >&2; exit 7");
     write(&lab.site().join("page"), "two");
-    lab.deploy(&[]).exits(0).says(&["commit.notify", "exit status 7: no line"]);
+    lab.deploy(&[])
+        .exits(0)
+        .says(&["commit.notify", "exit status 7: no line"]);
     notify("cat > \"$0\"");
-    lab.makuo(&["deploy", "www.toml", "--expect", "9", "--timeout", "1s"]).exits(3);
+    lab.makuo(&["deploy", "www.toml", "--expect", "9", "--timeout", "1s"])
+        .exits(3);
     assert_eq!(result(&told)["exit"], 3);
 }
 
@@ -245,7 +286,10 @@ fn a_host_takes_what_enough_keys_have_signed() {
     };
     let second = lab.keygen("second");
     let keys = String::from_utf8(read(&lab.path("authorized_keys"))).expect("text");
-    write(&lab.path("authorized_keys"), format!("{keys}deploy {second}"));
+    write(
+        &lab.path("authorized_keys"),
+        format!("{keys}deploy {second}"),
+    );
     lab.host("web1").rule("require_signatures = 2");
     lab.host("web2");
     lab.hosts.iter_mut().for_each(|host| {
@@ -255,13 +299,19 @@ fn a_host_takes_what_enough_keys_have_signed() {
 
     write(&lab.site().join("page"), "one");
     let ran = lab.deploy(&[]).exits(3);
-    assert!(ran.host("web1").1.contains("1 of the 2 signatures"), "{ran}");
+    assert!(
+        ran.host("web1").1.contains("1 of the 2 signatures"),
+        "{ran}"
+    );
     lab.diff(&[]).exits(1);
-    lab.deploy(&["--cosign", "key"]).exits(2).says(&["signs already"]);
+    lab.deploy(&["--cosign", "key"])
+        .exits(2)
+        .says(&["signs already"]);
 
     // Passed on by another host, it still has both signatures.
     lab.hosts[0].kill();
-    lab.makuo(&["deploy", "www.toml", "--cosign", "second"]).exits(0);
+    lab.makuo(&["deploy", "www.toml", "--cosign", "second"])
+        .exits(0);
     lab.hosts[0].start();
     until("the release of both keys", || lab.with_release().len() == 2);
     write(&lab.site().join("page"), "two");
@@ -276,21 +326,27 @@ fn a_deploy_waits_for_its_turn() {
     };
     let gate = lab.path("gate");
     let wait = format!("while [ ! -e {} ]; do sleep 0.02; done", gate.display());
-    lab.host("web1").rule(&format!("before = [\"/bin/sh\", \"-c\", {wait:?}]"));
+    lab.host("web1")
+        .rule(&format!("before = [\"/bin/sh\", \"-c\", {wait:?}]"));
     lab.hosts[0].start();
 
     write(&lab.site().join("page"), "one");
     let first = lab.start(&["deploy", "--json", "www.toml"]);
     until("a session that holds the tree", || {
         let status = lab.makuo(&["status", "--json", "www"]);
-        status.events().iter().any(|event| !event["at_work"].is_null())
+        status
+            .events()
+            .iter()
+            .any(|event| !event["at_work"].is_null())
     });
     lab.makuo(&["deploy", "www.toml", "--timeout", "5s"])
         .exits(3)
         .says(&["busy with"]);
     let mut second = lab.start(&["deploy", "--json", "www.toml", "--wait", "60s"]);
     second.until_event("the wait", |event| {
-        event["text"].as_str().is_some_and(|text| text.contains("waiting for up to"))
+        event["text"]
+            .as_str()
+            .is_some_and(|text| text.contains("waiting for up to"))
     });
     write(&gate, "");
     first.wait().exits(0);

@@ -31,7 +31,8 @@ pub use setup::{
     ManArgs, TreeAt,
 };
 pub use shared::{
-    CosignArgs, HostArgs, MessageArgs, NetworkArgs, PreviewArgs, QueryArgs, RateArgs, ReadingArgs, SessionArgs, TargetArgs,
+    CosignArgs, HostArgs, MessageArgs, NetworkArgs, PreviewArgs, QueryArgs, RateArgs, ReadingArgs,
+    SessionArgs, TargetArgs,
 };
 pub use survey::{LogArgs, LookArgs, MembersArgs, StatusArgs};
 

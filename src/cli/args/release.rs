@@ -8,7 +8,8 @@ use clap::{Args, ValueHint};
 
 use super::kept::KeptArgs;
 use super::shared::{
-    CosignArgs, HostArgs, MessageArgs, PreviewArgs, RateArgs, SessionArgs, TargetArgs, positive_duration,
+    CosignArgs, HostArgs, MessageArgs, PreviewArgs, RateArgs, SessionArgs, TargetArgs,
+    positive_duration,
 };
 use crate::id::{Serial, TreeName};
 use crate::units::{Limit, parse_duration};

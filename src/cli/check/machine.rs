@@ -51,12 +51,16 @@ fn check_state_dir(config: &HostConfig, preflight: &mut Preflight) {
     let mut found = places.iter().flatten().map(std::fs::metadata);
     let Some(state) = found.find_map(|found| found.ok()) else {
         let what = format!("state_dir: neither {shown} nor the directory above it is there");
-        preflight.errors.push(Error::usage(what).hint("make it, or name another one"));
+        preflight
+            .errors
+            .push(Error::usage(what).hint("make it, or name another one"));
         return;
     };
     if !state.is_dir() {
         let what = format!("state_dir: {shown} is no directory");
-        preflight.errors.push(Error::usage(what).hint("name a directory"));
+        preflight
+            .errors
+            .push(Error::usage(what).hint("name a directory"));
         return;
     }
 

@@ -84,7 +84,9 @@ pub(super) fn destination(root: &Root, from: &TreePath, to: &[u8]) -> Result<Tre
     let dir = within(root.path(), to)?;
     match dir {
         Some(dir) if !to.ends_with(b"/") => Ok(dir),
-        Some(dir) => dir.join(from.name()).map_err(|e| Error::usage(e.to_string())),
+        Some(dir) => dir
+            .join(from.name())
+            .map_err(|e| Error::usage(e.to_string())),
         None => TreePath::new(from.name()).map_err(|e| Error::usage(e.to_string())),
     }
 }

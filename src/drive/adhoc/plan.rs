@@ -221,7 +221,9 @@ fn moves(
     }
     let to = destination(root, from, to)?;
     if to.is_within(from) || from.is_within(&to) {
-        return Err(Error::usage(format!("{from} cannot go to {to}: one is in the other")));
+        return Err(Error::usage(format!(
+            "{from} cannot go to {to}: one is in the other"
+        )));
     }
     Ok(Some((from.clone(), to)))
 }

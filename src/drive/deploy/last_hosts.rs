@@ -218,9 +218,7 @@ mod tests {
         assert!(text.starts_with("db1, web2 took part"), "{text}");
 
         // The missed hosts stay, and others do not make them younger.
-        again
-            .keep(plain(&names(&["web1"])), NOW)
-            .expect("writable");
+        again.keep(plain(&names(&["web1"])), NOW).expect("writable");
         let later = WallTime(NOW.0 + FORGOTTEN_AFTER.as_secs() as i64 + 1);
         let much_later = load(dir.path(), later);
         assert_eq!(much_later.missed(&[], &[]), None);

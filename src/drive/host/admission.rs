@@ -11,8 +11,7 @@ use std::thread::JoinHandle;
 
 use super::authorize::{
     AUDIT_SECONDS, check_allowed, check_catch_up, check_expiry, check_grant, check_key,
-    check_signatures,
-    check_newer, check_session,
+    check_newer, check_session, check_signatures,
 };
 use super::managed::ManagedTree;
 use super::offer::Opening;

@@ -90,7 +90,8 @@ impl Switch {
 
         // A tombstone holds in every session.
         let is_about = order.session == id || granted || order.tombstone().is_some();
-        let is_ours = order_key.orders_for(&offer.key) && is_about && order.release == offer.release.id();
+        let is_ours =
+            order_key.orders_for(&offer.key) && is_about && order.release == offer.release.id();
         if !is_ours || offer.release.header().intent == Intent::Audit {
             return None;
         }

@@ -181,7 +181,9 @@ impl Blocks for RepositoryBlocks {
         let reading = &mut self.reading;
         if !reading.ready.contains_key(&ordinal) {
             self.expected.insert(ordinal.0..ordinal.0.saturating_add(1));
-            reading.machine.want(std::mem::take(&mut self.expected).iter());
+            reading
+                .machine
+                .want(std::mem::take(&mut self.expected).iter());
             let loaded = self.runtime.block_on(reading.load_block(ordinal));
             loaded.map_err(|e| SourceError::Repository(e.to_string()))?;
         }

@@ -66,12 +66,17 @@ impl Batches {
         let first_later = self.first_rest.iter().chain(later).min();
         let mut before = done.into_iter().rev();
         let last = before.find(|name| first_later.is_none_or(|later| *name < later));
-        last.cloned().unwrap_or_else(|| HostName::new("0").expect("a legal name"))
+        last.cloned()
+            .unwrap_or_else(|| HostName::new("0").expect("a legal name"))
     }
 
     /// Returns whether the present batch, or an earlier one, includes the host.
     pub fn has(&self, host: &Host) -> bool {
-        self.is_last() || self.of.get(&host.name).is_some_and(|batch| *batch <= self.at)
+        self.is_last()
+            || self
+                .of
+                .get(&host.name)
+                .is_some_and(|batch| *batch <= self.at)
     }
 
     /// Returns whether the present batch is the final one.
@@ -161,6 +166,9 @@ mod tests {
         let batches = planned(&most, 3 * MAX_NAMED_HOSTS);
         assert_eq!(batches.number(), (1, 4));
         let sizes = (0..3).map(|at| batches.of.values().filter(|batch| **batch == at).count());
-        assert_eq!(sizes.collect::<Vec<_>>(), [MAX_NAMED_HOSTS, MAX_NAMED_HOSTS, 1]);
+        assert_eq!(
+            sizes.collect::<Vec<_>>(),
+            [MAX_NAMED_HOSTS, MAX_NAMED_HOSTS, 1]
+        );
     }
 }

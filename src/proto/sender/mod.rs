@@ -51,7 +51,7 @@ mod trial;
 mod unicast_group;
 mod want_window;
 
-use crate::id::{HostName, InstanceId, Serial, SessionId};
+use crate::id::{InstanceId, Serial, SessionId};
 use crate::keys::KnownHosts;
 use crate::proto::Transmit;
 use crate::proto::control::Control;

@@ -87,7 +87,9 @@ fn fleet() -> Vec<Standing> {
         drifted: None,
         repository: None,
         sent: None,
-        message: ReleaseMessage::new("fix css").ok().filter(|_| running == 17),
+        message: ReleaseMessage::new("fix css")
+            .ok()
+            .filter(|_| running == 17),
     };
 
     let work = TreeActivity {

@@ -33,7 +33,9 @@ impl StateReader {
             dir => dir.and_then(|dir| names_in(dir.as_fd())),
         };
         let names = listed.map_err(|e| Error::io("cannot list", self.path().join(PINS), e))?;
-        let serials = names.iter().filter_map(|name| name.to_str().ok()?.parse().ok());
+        let serials = names
+            .iter()
+            .filter_map(|name| name.to_str().ok()?.parse().ok());
         Ok(serials.map(Serial).collect())
     }
 
@@ -42,8 +44,12 @@ impl StateReader {
         let pins = self.pins()?;
         if pins.len() >= MAX_PINS && !pins.contains(&serial) {
             let shown: Vec<String> = pins.iter().map(ToString::to_string).collect();
-            return Err(Error::refused(format!("{MAX_PINS} releases are pinned already"))
-                .hint(format!("`makuo unpin` ends the pin of one: {}", shown.join(", "))));
+            return Err(
+                Error::refused(format!("{MAX_PINS} releases are pinned already")).hint(format!(
+                    "`makuo unpin` ends the pin of one: {}",
+                    shown.join(", ")
+                )),
+            );
         }
 
         let dir = self.pins_dir()?;

@@ -469,7 +469,10 @@ fn pins_are_bounded_and_unreadable_ones_lose_no_release() {
     (1..=MAX_PINS as u64).for_each(|n| state.pin(Serial(n)).unwrap());
     state.pin(Serial(1)).unwrap();
     let refused = state.pin(Serial(1000)).unwrap_err();
-    assert!(refused.to_string().contains("are pinned already"), "{refused}");
+    assert!(
+        refused.to_string().contains("are pinned already"),
+        "{refused}"
+    );
     assert_eq!(state.pins().unwrap().len(), MAX_PINS);
 
     // A name in the place of the directory loses no release.

@@ -70,6 +70,7 @@ fn tree(text: &str, releases: u64) -> TreeReport {
             revert: true,
         }]),
         sent: (releases > 3).then_some(Serial(9)),
+        message: ReleaseMessage::new("fix css").ok().filter(|_| releases > 5),
         parts_only: releases == 4,
         parts: (releases > 6).then(|| {
             vec![PartRelease {

@@ -27,9 +27,8 @@ pub fn moved(
     to: &TreePath,
     compress: Compress,
 ) -> Result<(ReleaseSource, PreparedRelease)> {
-    let unreadable = |e: &dyn std::fmt::Display| {
-        Error::refused(format!("{from} cannot be sent to {to}: {e}"))
-    };
+    let unreadable =
+        |e: &dyn std::fmt::Display| Error::refused(format!("{from} cannot be sent to {to}: {e}"));
     let reader = NodeReader::open(&facts.root, &mut source).map_err(|e| unreadable(&e))?;
     let mut nodes = Nodes::default();
     let manifest = Manifest::new(facts.root, reader);
@@ -120,7 +119,9 @@ fn directory(path: TreePath, entry: &Entry) -> Entry {
 fn renamed(path: &TreePath, from: &TreePath, to: &TreePath) -> Result<TreePath, ReadError> {
     let illegal = |why: String| ReadError::Illegal(why);
     if !path.is_within(from) {
-        return Err(illegal(format!("{path} is a name of a file outside of {from}")));
+        return Err(illegal(format!(
+            "{path} is a name of a file outside of {from}"
+        )));
     }
     let rest = &path.as_bytes()[from.as_bytes().len()..];
     TreePath::new([to.as_bytes(), rest].concat()).map_err(|e| illegal(e.to_string()))
@@ -161,7 +162,8 @@ impl Blocks for MovedBlocks {
         }
 
         let before = out.len();
-        self.source.read(Ordinal(ordinal.0 - new_nodes + self.old_nodes), out)?;
+        self.source
+            .read(Ordinal(ordinal.0 - new_nodes + self.old_nodes), out)?;
         Ok(BlockRef::of(&out[before..]))
     }
 

@@ -20,7 +20,10 @@ pub(in crate::drive) struct NodeReader<'a> {
 
 impl<'a> NodeReader<'a> {
     /// Numbers the nodes under `root`.
-    pub(in crate::drive) fn open(root: &NodeRef, source: &'a mut ReleaseSource) -> Result<Self, SourceError> {
+    pub(in crate::drive) fn open(
+        root: &NodeRef,
+        source: &'a mut ReleaseSource,
+    ) -> Result<Self, SourceError> {
         let mut ordinals = HashMap::new();
         let mut open = vec![(Ordinal(0), Child::Node(*root))];
         let mut bytes = Vec::new();
@@ -43,7 +46,11 @@ impl<'a> NodeReader<'a> {
     }
 
     /// Appends the bytes of the block `ordinal` to `out`.
-    pub(in crate::drive) fn read(&self, ordinal: Ordinal, out: &mut Vec<u8>) -> Result<(), SourceError> {
+    pub(in crate::drive) fn read(
+        &self,
+        ordinal: Ordinal,
+        out: &mut Vec<u8>,
+    ) -> Result<(), SourceError> {
         self.source.borrow_mut().read(ordinal, out)
     }
 }

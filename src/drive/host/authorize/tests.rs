@@ -82,10 +82,16 @@ fn a_tree_takes_releases_that_enough_authorized_keys_have_signed() {
 
     let signer = |seed: u8| Arc::new(FileSigner::from_seed([seed; 32])) as Arc<dyn Signer>;
     let objection = |seeds: &[u8], intent: Intent| {
-        let release = Release::new(Header { intent, ..a_header() }).expect("legal");
+        let release = Release::new(Header {
+            intent,
+            ..a_header()
+        })
+        .expect("legal");
         let others = seeds[1..].iter().map(|seed| signer(*seed)).collect();
         let all = CosignedSigner::new(signer(seeds[0]), others).expect("different");
-        let signature = all.sign(Namespace::RELEASE, release.bytes()).expect("signs");
+        let signature = all
+            .sign(Namespace::RELEASE, release.bytes())
+            .expect("signs");
         check_signatures(&host, &release, signature.as_bytes(), NOW).err()
     };
 
@@ -94,7 +100,10 @@ fn a_tree_takes_releases_that_enough_authorized_keys_have_signed() {
     assert_eq!(objection(&[1], Intent::Audit), None);
     for few in [&[1][..], &[1, 3], &[1, 4]] {
         let why = objection(few, Intent::Deploy).expect("refused");
-        assert!(why.starts_with("it has 1 of the 2 signatures"), "{few:?}: {why}");
+        assert!(
+            why.starts_with("it has 1 of the 2 signatures"),
+            "{few:?}: {why}"
+        );
     }
 }
 
