@@ -3,6 +3,9 @@
 //! A value of one of these types is legal by construction: input from peers and files is checked
 //! once, at parsing or decoding.
 
+mod labels;
+mod pattern;
+
 use std::cmp::Ordering;
 use std::fmt;
 use std::net::IpAddr;
@@ -13,6 +16,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::units::number;
+
+pub use labels::{LabelError, Labels};
+pub use pattern::{check_pattern, is_costly, matches_host};
 
 /// Longest name of a tree or host, in bytes.
 pub const MAX_NAME: usize = 64;

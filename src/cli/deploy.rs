@@ -9,15 +9,17 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::args::{DeployArgs, SessionArgs};
+use super::deploy_turn::DeployTurn;
 use super::{network, sign, store};
 use crate::config::NetworkConfig;
 use crate::drive::deploy::source::{SourceScan, Unmounted};
 use crate::drive::deploy::{self, DeployOptions, Interrupt, Publisher, ReleaseKeys, ReleaseOrigin};
 use crate::drive::repository::{self, HeadMemory, PublishOptions, try_repository};
-use crate::id::Serial;
+use crate::id::{Serial, check_pattern};
 use crate::keys::{AuthorizedKeys, Signer};
+use crate::manifest::ReleaseMessage;
 use crate::outcome::{Event, Observer, Outcome, Purpose};
-use crate::report::{Report, end_display};
+use crate::report::{Report, end_display, notify};
 use crate::repository::SignedRelease;
 use crate::repository::head::HeadValidity;
 use crate::spec::Spec;
@@ -50,6 +52,12 @@ pub struct SessionOptions {
     pub recheck: bool,
     /// Lists the changed paths of a deploy.
     pub lists: bool,
+    /// What the release changes, in its author's words.
+    pub message: Option<ReleaseMessage>,
+    /// Longest wait for the end of another session of the tree.
+    pub wait: Duration,
+    /// Keys that sign the release as well.
+    pub cosigners: Vec<PathBuf>,
     /// Network settings.
     pub network: NetworkConfig,
     /// Directory for the index of the source.
@@ -69,6 +77,9 @@ pub(super) fn run(args: &DeployArgs, config: Option<&Path>, report: &mut Report)
 
     let mut options = resolve(&args.session, purpose, config)?;
     options.recheck = args.recheck;
+    options.message.clone_from(&args.about.message);
+    options.wait = args.wait.unwrap_or_default();
+    options.cosigners.clone_from(&args.cosign.keys);
     options.lists = report.lists_paths();
     // The header carries it, so it is signed with the release.
     options.spec.delete.max = args.allow_deletes.unwrap_or(options.spec.delete.max);
@@ -88,7 +99,7 @@ pub(super) fn run(args: &DeployArgs, config: Option<&Path>, report: &mut Report)
 /// Runs a session, reports it, and returns the exit code.
 pub(super) fn session(options: &SessionOptions, report: &mut Report) -> Result<u8> {
     network::note_plain(&options.network, report);
-    let engine = deploy_options(options, sign::signer(&options.key)?)?;
+    let engine = deploy_options(options, sign::cosigned(&options.key, &options.cosigners)?)?;
     let interrupt = Interrupt::default();
     handle_ctrl_c(interrupt.clone());
     report.start(&format!(
@@ -98,6 +109,7 @@ pub(super) fn session(options: &SessionOptions, report: &mut Report) -> Result<u
     ));
     let outcome = run_until(&interrupt, options, engine, report)?;
     report.outcome(&outcome);
+    notify(&options.spec, &outcome);
 
     Ok(outcome.exit.code())
 }
@@ -111,7 +123,7 @@ fn session_to(
 ) -> Result<u8> {
     let url = store::url(to)?;
     let store = Store::open(&url, how)?;
-    let signer = sign::signer(&options.key)?;
+    let signer = sign::cosigned(&options.key, &options.cosigners)?;
     let mut engine = deploy_options(options, signer)?;
 
     report.start(&format!("{}: looking into {url}", options.spec.tree));
@@ -128,6 +140,7 @@ fn session_to(
         valid_for: HeadValidity::AsBefore,
         again: true,
         repair: false,
+        message: options.message.clone(),
         keys: engine.keys.clone(),
         name: engine.name.clone(),
         cache: options.cache.clone(),
@@ -140,6 +153,7 @@ fn session_to(
     handle_ctrl_c(interrupt.clone());
     let outcome = run_until(&interrupt, options, engine, report)?;
     report.outcome(&outcome);
+    notify(&options.spec, &outcome);
     Ok(outcome.exit.code())
 }
 
@@ -195,6 +209,9 @@ pub(super) fn resolve(
         strict: args.hosts.strict_host_keys || network.strict_host_keys,
         recheck: false,
         lists: false,
+        message: None,
+        wait: Duration::ZERO,
+        cosigners: Vec::new(),
         network,
         cache: cache_dir(),
         authorized: Arc::new(sign::authorized(None, &network::host_config(config)?)?),
@@ -206,16 +223,14 @@ pub(super) fn resolve(
     })
 }
 
-/// Rejects illegal globs.
+/// Rejects illegal patterns.
 pub(super) fn check_targets(targets: &[String]) -> Result<()> {
     for pattern in targets {
-        globset::Glob::new(pattern).map_err(|e| {
-            Error::usage(format!(
-                "--target {}: {}",
-                printable(pattern.as_bytes()),
-                e.kind()
-            ))
-            .hint("a glob such as 'web*' or 'web[1-3]'; quote it, or the shell takes it")
+        check_pattern(pattern).map_err(|why| {
+            Error::usage(format!("--target {}: {why}", printable(pattern.as_bytes()))).hint(
+                "a glob such as 'web*' or 'web[1-3]', or a label such as zone=a; quote it, or the \
+                 shell takes it",
+            )
         })?;
     }
 
@@ -229,8 +244,16 @@ fn run_until(
     engine: DeployOptions,
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
-    let links = network::open(&options.network)?;
-    deploy::run(links, engine, ReleaseOrigin::Scan, interrupt, observer)
+    let turn = DeployTurn::new(options);
+    loop {
+        turn.wait(interrupt, observer)?;
+        let links = network::open(&options.network)?;
+        let origin = ReleaseOrigin::Scan;
+        let outcome = deploy::run(links, engine.clone(), origin, interrupt, observer)?;
+        if !turn.is_missed(&outcome) || interrupt.is_asked() {
+            return Ok(outcome);
+        }
+    }
 }
 
 /// Options of the engine.
@@ -247,6 +270,7 @@ pub(super) fn deploy_options(
 
     Ok(DeployOptions {
         only: options.only.clone(),
+        message: options.message.clone(),
         recheck: options.recheck,
         lists: options.lists,
         strict: options.strict,

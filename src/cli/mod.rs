@@ -9,21 +9,27 @@ mod completions;
 mod daemon;
 mod demo;
 mod deploy;
+mod deploy_turn;
 mod diff;
 mod init;
+mod kept;
 mod keygen;
 mod log;
 mod makuosan;
 mod man;
 mod members;
 mod network;
+mod pin;
 mod publish;
 mod pull;
+mod release_facts;
+mod release_ref;
 mod repo;
 mod repo_head;
 mod repo_list;
 mod rollback;
 mod send;
+mod show;
 mod sign;
 mod status;
 mod store;
@@ -105,10 +111,16 @@ fn dispatch(cli: &Cli, settings: Settings, report: &mut Report) -> Result<u8> {
         Pull(args) => pull::run(args, config, report),
         Repo(args) => repo::run(args, config, report),
         Log(args) => log::run(args, config, report),
+        Show(args) => show::run(args, config, settings, report),
+        Pin(args) => pin::run(args, true, config, report),
+        Unpin(args) => pin::run(args, false, config, report),
         Status(args) => status::run(args, config, report),
         Members(args) => members::run(args, config, report),
-        Send(args) => send::run(&args.adhoc, args.delete, config, report),
-        Sync(args) => send::run(&args.adhoc, true, config, report),
+        Send(args) => {
+            let how = (args.delete, args.to.as_deref());
+            send::run(&args.adhoc, how, config, report)
+        }
+        Sync(args) => send::run(&args.adhoc, (true, None), config, report),
         Check(args) => check::run(args, report),
         Init(args) => init::run(args, config, settings, report),
         Keygen(args) => keygen::run(args, settings, report),

@@ -13,6 +13,7 @@ use crate::drive::deploy::source::{SourceScan, Unmounted};
 use crate::drive::deploy::{Interrupt, ReleaseKeys};
 use crate::drive::repository::{HeadMemory, PublishOptions, PublishedRelease, publish_spec};
 use crate::keys::shown_time;
+use crate::manifest::ReleaseMessage;
 use crate::report::Report;
 use crate::spec::Spec;
 use crate::store::StoreUrl;
@@ -30,6 +31,8 @@ struct PublishResult {
     bytes_release: u64,
     bytes_sent: u64,
     seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<ReleaseMessage>,
 }
 
 pub(super) fn run(args: &PublishArgs, config: Option<&Path>, report: &mut Report) -> Result<u8> {
@@ -50,8 +53,9 @@ pub(super) fn run(args: &PublishArgs, config: Option<&Path>, report: &mut Report
         valid_for: args.valid_for.unwrap_or_default(),
         again: args.again,
         repair: args.repair,
+        message: args.about.message.clone(),
         keys: ReleaseKeys {
-            signer: sign::signer(&key)?,
+            signer: sign::cosigned(&key, &args.cosign.keys)?,
             authorized: Some(Arc::new(authorized)),
         },
         name: network::host_name()?,
@@ -108,6 +112,7 @@ fn tell(published: &PublishedRelease, url: &StoreUrl, seconds: f64, report: &mut
         bytes_release: bytes.0,
         bytes_sent: stored.stored,
         seconds,
+        message: header.message.clone(),
     };
     report.plain(&text, &fields);
 }

@@ -106,6 +106,7 @@ fn host(args: &PullArgs, config: &HostConfig, report: &mut Report) -> Result<Loc
         name,
         trees: [(tree.name, managed)].into_iter().collect(),
         keys: Mutex::new(Arc::new(keys)),
+        labels: Mutex::new(config.labels.clone()),
         own_key: Default::default(),
         figures: Default::default(),
     })

@@ -104,7 +104,8 @@ pub(super) fn rollback(
 ) -> Result<()> {
     let url = store::url(&args.url)?;
     let store = store::open(&url, &args.store)?;
-    let options = options(&args.sign, &url, HeadValidity::AsBefore, config)?;
+    let mut options = options(&args.sign, &url, HeadValidity::AsBefore, config)?;
+    options.message.clone_from(&args.about.message);
     report.start(&format!("{}: going back in {url}", args.tree));
     let keep = args.history.keep.map(usize::from);
     let done = restore(&store, &args.tree, args.to, keep, &options, report)?;
@@ -140,6 +141,7 @@ fn options(
     let cache = deploy::cache_dir();
     Ok(HeadOptions {
         valid_for,
+        message: None,
         keys: ReleaseKeys {
             signer: sign::signer(&key)?,
             authorized: Some(Arc::new(authorized)),

@@ -10,6 +10,7 @@ use crate::Result;
 use crate::drive::clock;
 use crate::drive::repository::{ListedRelease, ListedTree, inventory};
 use crate::keys::shown_time;
+use crate::manifest::ReleaseMessage;
 use crate::report::Report;
 use crate::report::words;
 use crate::units::shown_age;
@@ -23,6 +24,8 @@ struct ReleaseFields {
     key: Option<String>,
     entries: u64,
     bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<ReleaseMessage>,
 }
 
 #[derive(Default, Serialize)]
@@ -99,12 +102,15 @@ fn tree_lines(tree: &ListedTree) -> Vec<String> {
         .map(|release| {
             let age = shown_age(now.0.abs_diff(release.created.0));
             let key = release.key.map_or("not signed".into(), |k| k.to_string());
-            format!(
-                "{:<20} {age} ago  {:>10}  {:>12}  {key}",
+            let message = release.message.as_ref().map(ToString::to_string);
+            let line = format!(
+                "{:<20} {age} ago  {:>10}  {:>12}  {key}  {}",
                 words::release(&tree.tree, Some(release.serial)),
                 words::plural_count(release.entries, "entry", "entries"),
                 release.bytes.to_string(),
-            )
+                message.unwrap_or_default()
+            );
+            line.trim_end().to_string()
         })
         .collect();
 
@@ -137,6 +143,7 @@ fn release_fields(tree: &ListedTree) -> Vec<ReleaseFields> {
         key: release.key.map(|key| key.to_string()),
         entries: release.entries,
         bytes: release.bytes.0,
+        message: release.message.clone(),
     };
     tree.releases.iter().map(fields).collect()
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::args::RollbackArgs;
-use super::{deploy, network, sign};
+use super::{deploy, kept, network, sign};
 use crate::config::{HostConfig, NetworkConfig};
 use crate::drive::deploy::rollback::{
     EarlierRelease, RollbackPath, check_key, choose, fetch, fetch_all, spec, targets,
@@ -32,7 +32,8 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
     deploy::check_targets(&args.select.targets)?;
     let config = network::host_config(config)?;
     let network = network::for_command(&args.hosts.network, &config)?;
-    let signer = sign::signer(&sign::key_file(args.key.as_deref(), None)?)?;
+    let key = sign::key_file(args.key.as_deref(), None)?;
+    let signer = sign::cosigned(&key, &args.cosign.keys)?;
 
     let authorized = Arc::new(sign::authorized(args.authorized_keys.as_deref(), &config)?);
     network::note_plain(&network, report);
@@ -59,6 +60,7 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
     let excluded = excluded_note(&earlier.release, &replaced);
     let sessions = RollbackSessions {
         options: DeployOptions {
+            message: args.about.message.clone(),
             only: args.select.targets.clone(),
             scan: SourceScan {
                 checksum: args.hosts.reading.checksum,
@@ -232,21 +234,15 @@ fn nothing_to_change(tree: &TreeName, way: &RollbackPath, preview: &Outcome) -> 
     .hint("see `makuo log` for the releases that hosts keep, and give one with --to")
 }
 
-/// Path and state of the tree on this machine, if served here.
+/// Path and state of the tree on this machine, if served here and readable.
 fn local(args: &RollbackArgs, config: &HostConfig) -> Result<Option<(PathBuf, StateReader)>> {
-    let Some(tree) = config.trees.iter().find(|t| t.name == args.tree) else {
-        return Ok(None);
-    };
-
-    let records = match StateReader::find(&tree.name, &tree.path, config.state_dir.as_deref()) {
+    match kept::local_state(&args.tree, config) {
         Err(e) if e.is_os(std::io::ErrorKind::PermissionDenied) => {
             tracing::warn!("hosts that did not keep the release cannot be served from here: {e}");
-            return Ok(None);
+            Ok(None)
         }
-        found => found?,
-    };
-
-    Ok(records.map(|records| (tree.path.clone(), records)))
+        found => found,
+    }
 }
 
 /// Finds the release to restore and the present ones: in this machine's own state, else in the

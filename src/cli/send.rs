@@ -1,5 +1,6 @@
 //! `makuo send` and `makuo sync`: ad hoc releases through the local daemon.
 
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
@@ -11,7 +12,7 @@ use crate::report::Report;
 
 pub(super) fn run(
     args: &AdhocArgs,
-    delete: bool,
+    (delete, to): (bool, Option<&OsStr>),
     config: Option<&Path>,
     report: &mut Report,
 ) -> Result<u8> {
@@ -22,7 +23,11 @@ pub(super) fn run(
     };
 
     report.start("sending");
-    let outcome = crate::daemon::request_files(&socket, &wish(args, delete), report)?;
+    let request = AdhocRequest {
+        to: to.map(|to| to.as_encoded_bytes().to_vec()),
+        ..wish(args, delete)
+    };
+    let outcome = crate::daemon::request_files(&socket, &request, report)?;
     report.outcome(&outcome);
 
     Ok(outcome.exit.code())
@@ -35,6 +40,7 @@ fn wish(args: &AdhocArgs, delete: bool) -> AdhocRequest {
         recurse: args.recursive,
         dry_run: args.preview.dry_run,
         targets: args.select.targets.clone(),
+        message: args.about.message.clone(),
         excludes: args.exclude.clone(),
         max_delete: args.max_delete,
         checksum: args.reading.checksum,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::{GROUP_KEY, HostConfig};
-use crate::keys::{AuthorizedKeys, Signer, open_signer};
+use crate::keys::{AuthorizedKeys, CosignedSigner, Signer, open_signer};
 use crate::report::suspend_display;
 use crate::units::printable;
 use crate::{Error, Kind, Result};
@@ -16,6 +16,18 @@ const DEFAULT_KEY: &str = ".config/makuo/deploy.key";
 /// Opens the signing key. A question for its passphrase stands alone on the screen.
 pub fn signer(path: &Path) -> Result<Arc<dyn Signer>> {
     suspend_display(|| open_signer(path)).map(Arc::from)
+}
+
+/// Opens the signing key at `path`, and those of the cosigners of a release.
+pub fn cosigned(path: &Path, cosigners: &[PathBuf]) -> Result<Arc<dyn Signer>> {
+    let first = signer(path)?;
+    if cosigners.is_empty() {
+        return Ok(first);
+    }
+
+    let others = cosigners.iter().map(|path| signer(path));
+    let others = others.collect::<Result<Vec<_>>>()?;
+    Ok(Arc::new(CosignedSigner::new(first, others)?))
 }
 
 /// Path of the signing key. The file exists; [`signer`] checks its content.

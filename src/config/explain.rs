@@ -23,6 +23,13 @@ impl HostConfig {
                 .map_or("the system's host name".to_string(), |n| n.to_string()),
         );
 
+        if !self.labels.is_empty() {
+            line(
+                "labels",
+                format!("{}: targets and batches may select by them", self.labels),
+            );
+        }
+
         line(
             "keys",
             format!(
@@ -233,6 +240,13 @@ impl TreeConfig {
             text.push_str(&format!(
                 "; warns when its release is older than {}",
                 shown_duration(age)
+            ));
+        }
+
+        if self.require_signatures > 1 {
+            text.push_str(&format!(
+                "; takes releases with {} signatures or more",
+                self.require_signatures
             ));
         }
 

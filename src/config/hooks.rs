@@ -1,11 +1,11 @@
 //! Parses the hook keys of a tree into [`Hooks`].
 
-use std::ffi::OsString;
 use std::time::Duration;
 
 use super::*;
-use crate::hook::{self, Command, Health, Hooks};
+use crate::hook::{self, Health, Hooks};
 use crate::spec::document::{Field, Section};
+use crate::spec::read_command;
 use crate::units::parse_duration;
 
 /// Longest time limit; a deploy should not wait longer.
@@ -46,24 +46,6 @@ pub(super) fn hooks(section: &mut Section) -> Result<Hooks> {
         health,
         helper: None,
     })
-}
-
-fn read_command(field: Field, limit: Duration) -> Result<Command> {
-    if field.is_text() {
-        return Err(field.wrong(
-            "no shell reads it: write a list of words, \
-                 as in [\"systemctl\", \"reload\", \"nginx\"]",
-        ));
-    }
-
-    let wrong = field.deferred();
-    let words = field.list("a list of words, as in [\"systemctl\", \"reload\", \"nginx\"]")?;
-    let argv = words
-        .iter()
-        .map(|word| word.text().map(OsString::from))
-        .collect::<Result<Vec<_>>>()?;
-
-    Command::new(argv, limit).map_err(|e| wrong(&e))
 }
 
 fn read_time(field: &Field) -> Result<Duration> {

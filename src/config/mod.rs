@@ -20,7 +20,7 @@ pub use peer_name::PeerName;
 
 use crate::hook::Hooks;
 use crate::hook::helper_process::HookSource;
-use crate::id::{HostName, SegmentName, TreeName};
+use crate::id::{HostName, Labels, SegmentName, TreeName};
 use crate::manifest::rules::PathFilter;
 use crate::spec::Spec;
 use crate::spec::document::Document;
@@ -71,6 +71,8 @@ pub struct HostConfig {
     pub path: PathBuf,
     /// Name of the host; `None` for the system's host name.
     pub name: Option<HostName>,
+    /// Labels, by which targets and batches select hosts.
+    pub labels: Labels,
     /// Path of the authorized keys.
     pub authorized_keys: PathBuf,
     /// Directory for the state of trees; `None` for beside each tree.
@@ -225,6 +227,8 @@ pub struct TreeConfig {
     pub keep: u32,
     /// Age of the release at which the host warns: someone may be withholding deploys.
     pub max_age: Option<Duration>,
+    /// Number of different authorized keys that have to sign a release.
+    pub require_signatures: u8,
     /// Exchange of missed releases with other hosts.
     pub catch_up: CatchUp,
     /// Interval of checks for drift, which is repaired.
@@ -317,6 +321,7 @@ impl Default for HostConfig {
         Self {
             path: DEFAULT_CONFIG.into(),
             name: None,
+            labels: Labels::default(),
             authorized_keys: DEFAULT_AUTHORIZED_KEYS.into(),
             state_dir: None,
             socket: DEFAULT_SOCKET.into(),
@@ -343,6 +348,7 @@ impl TreeConfig {
         let protect_patterns = Vec::new();
         let max_delete = None;
         let max_age = None;
+        let require_signatures = 1;
         let repair = None;
         let repository = None;
 
@@ -354,6 +360,7 @@ impl TreeConfig {
             max_delete,
             keep,
             max_age,
+            require_signatures,
             catch_up,
             repair,
             repository,

@@ -1,5 +1,6 @@
 //! Parses the keys of the file into a [`HostConfig`].
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Component;
 
@@ -10,6 +11,7 @@ use crate::units::{parse_duration, printable, printable_path};
 /// Every key of a configuration.
 pub const CONFIG_KEYS: &[&str] = &[
     "name",
+    "labels",
     "authorized_keys",
     "state_dir",
     "socket",
@@ -46,6 +48,7 @@ pub const CONFIG_KEYS: &[&str] = &[
     "tree.max_delete",
     "tree.keep",
     "tree.max_age",
+    "tree.require_signatures",
     "tree.catch_up",
     "tree.repair",
     "tree.repository",
@@ -76,6 +79,8 @@ const MAX_SERVER_NAMES: usize = 64;
 const MAX_SERVER_NAME: usize = 253;
 /// Largest number of releases to keep.
 const MAX_KEEP: i64 = 10_000;
+/// Largest number of signatures that a host may require; a release has no more.
+const MAX_REQUIRED_SIGNATURES: i64 = 4;
 /// Shortest interval between two checks for drift.
 const MIN_REPAIR: Duration = Duration::from_secs(1);
 /// Largest number of trees on a host.
@@ -86,6 +91,7 @@ const MAX_SOCKET: usize = 107;
 /// Returns whether the top-level keys are those of a configuration.
 pub(super) fn looks_like_config(mut top: Section) -> bool {
     [
+        "labels",
         "authorized_keys",
         "state_dir",
         "socket",
@@ -108,6 +114,9 @@ impl HostConfig {
         let console = console(top.section("console")?)?;
         let metrics = metrics(top.section("metrics")?)?;
         let name = top.take("name").map(|f| f.parse()).transpose()?;
+        let labels = top
+            .take("labels")
+            .map_or(Ok(Labels::default()), read_labels)?;
         let beside = document.path.with_file_name(AUTHORIZED_KEYS);
 
         let authorized_keys = top
@@ -147,6 +156,7 @@ impl HostConfig {
         Ok(HostConfig {
             path: document.path.clone(),
             name,
+            labels,
             authorized_keys,
             state_dir: state.map(|(path, _)| path),
             socket,
@@ -159,6 +169,22 @@ impl HostConfig {
             trees: trees.into_iter().map(|(tree, _)| tree).collect(),
         })
     }
+}
+
+/// Reads `{ zone = "a" }`, whose keys are free.
+fn read_labels(field: Field) -> Result<Labels> {
+    let wrong = field.deferred();
+    let mut labels = BTreeMap::new();
+    for (key, label) in field.section()?.into_fields() {
+        labels.insert(key, label.text()?.to_string());
+    }
+    Labels::new(labels).map_err(|e| wrong(&e))
+}
+
+fn read_signatures(field: &Field) -> Result<u8> {
+    let wanted = format!("a number of signatures from 1 to {MAX_REQUIRED_SIGNATURES}");
+    let number = field.number(1..=MAX_REQUIRED_SIGNATURES, &wanted)?;
+    Ok(u8::try_from(number).unwrap_or(u8::MAX))
 }
 
 fn sender(mut section: Section) -> Result<Option<PathBuf>> {
@@ -478,6 +504,9 @@ fn read_tree(mut section: Section) -> Result<TreeConfig> {
         "a number of releases from 0 to 10000",
     )?;
 
+    let require_signatures = section
+        .take("require_signatures")
+        .map_or(Ok(1), |f| read_signatures(&f))?;
     let max_age = section.take("max_age").map(|f| read_age(&f)).transpose()?;
     let repair = section
         .take("repair")
@@ -512,6 +541,7 @@ fn read_tree(mut section: Section) -> Result<TreeConfig> {
         max_delete,
         keep: keep.unwrap_or(DEFAULT_KEEP),
         max_age,
+        require_signatures,
         catch_up,
         repair,
         repository,

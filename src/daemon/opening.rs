@@ -52,6 +52,7 @@ pub(super) fn open(setup: &DaemonSetup, confines: bool) -> Result<LocalHost> {
         name: setup.name.clone(),
         trees,
         keys: Mutex::new(Arc::new(keys)),
+        labels: Mutex::new(config.labels.clone()),
         own_key: OwnKey::default(),
         figures: Arc::default(),
     })

@@ -74,6 +74,7 @@ impl<'a> StartupConfig<'a> {
             now.authorized_keys,
         );
 
+        take_changed(&mut config.labels, &file.labels, now.labels);
         take_changed(&mut config.sender_key, &file.sender_key, now.sender_key);
         take_changed(
             &mut config.console.password,
@@ -121,6 +122,11 @@ fn take_rules(tree: &mut TreeConfig, before: &TreeConfig, now: TreeConfig) {
 
     take_changed(&mut tree.max_delete, &before.max_delete, now.max_delete);
     take_changed(&mut tree.max_age, &before.max_age, now.max_age);
+    take_changed(
+        &mut tree.require_signatures,
+        &before.require_signatures,
+        now.require_signatures,
+    );
     take_changed(&mut tree.hooks, &before.hooks, now.hooks);
 }
 

@@ -118,6 +118,7 @@ impl Serving<'_> {
             }
         }
 
+        self.handle.set_labels(config.labels.clone());
         match AuthorizedKeys::load(&config.authorized_keys) {
             Ok(keys) => {
                 tracing::info!("{}: {} keys", keys.file().display(), keys.len());

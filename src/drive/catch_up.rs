@@ -205,6 +205,7 @@ fn next_for(tree: &Tree, current: StoredRelease, pull: &Pull) -> Result<Option<N
         have,
         base: pull.base,
         host: pull.host.as_ref(),
+        labels: pull.labels.as_ref(),
     })? {
         NextRelease::Release {
             serial,

@@ -140,14 +140,9 @@ pub fn encode(plan: &Plan, protected: &ProtectedPaths, max_lines: usize) -> (Vec
     }
 
     let mut bytes = 0;
-    if let Some(top) = plan.top.as_ref().filter(|t| t.differs()) {
+    if let Some(top) = top_line(plan) {
         report.changed += 1;
-        let path = TopChange::PATH.as_bytes().to_vec();
-        report.lines.push(DriftLine {
-            path,
-            itemized: top.itemized(),
-            what: differing(&top.delta),
-        });
+        report.lines.push(top);
     }
 
     for change in &plan.changes {
@@ -159,12 +154,7 @@ pub fn encode(plan: &Plan, protected: &ProtectedPaths, max_lines: usize) -> (Vec
         }
         bytes += change.path.as_bytes().len() as u64 + 24;
         if report.lines.len() < max_lines && bytes < MAX_DRIFT {
-            let path = change.path.as_bytes().to_vec();
-            report.lines.push(DriftLine {
-                path,
-                itemized: change.itemized_as(first_of(plan, &change)),
-                what,
-            });
+            report.lines.push(line_of(plan, &change, what));
         }
     }
 
@@ -177,6 +167,30 @@ pub fn encode(plan: &Plan, protected: &ProtectedPaths, max_lines: usize) -> (Vec
     let identity = hash.0[..8].iter().fold(0, |n, &b| n << 8 | u64::from(b));
 
     (encoded, identity.max(1))
+}
+
+/// The differences in `plan`.
+pub fn differences(plan: &Plan) -> impl Iterator<Item = DriftLine> {
+    let changes = plan.changes.into_iter();
+    let lines = changes.filter_map(|change| Some(line_of(plan, &change, what(&change)?)));
+    top_line(plan).into_iter().chain(lines)
+}
+
+fn top_line(plan: &Plan) -> Option<DriftLine> {
+    let top = plan.top.as_ref().filter(|top| top.differs())?;
+    Some(DriftLine {
+        path: TopChange::PATH.as_bytes().to_vec(),
+        itemized: top.itemized(),
+        what: differing(&top.delta),
+    })
+}
+
+fn line_of(plan: &Plan, change: &Change, what: DriftKind) -> DriftLine {
+    DriftLine {
+        path: change.path.as_bytes().to_vec(),
+        itemized: change.itemized_as(first_of(plan, change)),
+        what,
+    }
 }
 
 /// Shape of the first name of a hard link, if the plan creates it too.

@@ -9,6 +9,7 @@
 //! | [`adhoc`] | releases of parts of a running host's own trees |
 //! | [`catch_up`] | releases passed on to hosts that missed them |
 //! | [`repository`] | releases published to a store, and taken from there |
+//! | [`kept`] | entries and files of a kept release, and the differences of two |
 //! | [`survey`] | questions to all hosts, without a session |
 //! | [`drift`] | a host's list of differences |
 //! | [`clock`], [`log_limit`], `unproven` | time, the rate limit of log lines, unproven beacons |
@@ -21,6 +22,7 @@ pub mod deploy;
 pub mod drift;
 pub mod endpoint;
 pub mod host;
+pub mod kept;
 pub mod log_limit;
 pub mod peers;
 mod rate_window;

@@ -82,6 +82,7 @@ impl Fleet {
             name,
             trees,
             keys: Mutex::new(Arc::new(keys)),
+            labels: Mutex::default(),
             own_key: Default::default(),
             figures: Default::default(),
         };

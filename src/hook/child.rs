@@ -8,13 +8,15 @@
 )]
 
 use std::ffi::OsString;
-use std::io::{ErrorKind, PipeReader, Read};
+use std::fs::File;
+use std::io::{ErrorKind, PipeReader, Read, Seek, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
 use super::output::OutputTail;
@@ -54,18 +56,33 @@ impl ChildProcess {
         phase: Phase,
         context: &HookContext,
     ) -> std::io::Result<Self> {
-        let (pipe, printed) = std::io::pipe()?;
-        rustix::io::ioctl_fionbio(&pipe, true)?;
         let mut process = std::process::Command::new(command.program());
         process
             .args(&command.argv()[1..])
             .env_clear()
             .envs(base_environment())
             .envs(context.variables(phase));
+        process.current_dir("/").stdin(Stdio::null());
+        Self::spawn(process)
+    }
 
-        process.current_dir("/").process_group(0);
+    /// Starts a command of this user, with `input` on its standard input.
+    pub(super) fn start_with(command: &Command, input: &[u8]) -> std::io::Result<Self> {
+        // In a file: a command that reads nothing holds nobody up.
+        let mut file = File::from(memfd_create("makuo", MemfdFlags::CLOEXEC)?);
+        file.write_all(input)?;
+        file.rewind()?;
+
+        let mut process = std::process::Command::new(command.program());
+        process.args(&command.argv()[1..]).stdin(file);
+        Self::spawn(process)
+    }
+
+    fn spawn(mut process: std::process::Command) -> std::io::Result<Self> {
+        let (pipe, printed) = std::io::pipe()?;
+        rustix::io::ioctl_fionbio(&pipe, true)?;
         process
-            .stdin(Stdio::null())
+            .process_group(0)
             .stdout(printed.try_clone()?)
             .stderr(printed);
         let mut tries = 1;

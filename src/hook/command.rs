@@ -79,6 +79,17 @@ impl Command {
         self.timeout
     }
 
+    /// Runs the command once with `input` on its standard input, as this user and where this
+    /// process is. Returns the reason of a failure, on one line.
+    pub fn run_with(&self, input: &[u8]) -> Result<(), String> {
+        let (cause, ran) = run::run_with(self, input);
+        let Some(cause) = cause else { return Ok(()) };
+        Err(match ran.output.lines().last() {
+            Some(last) => format!("{self} failed: {cause}: {last}"),
+            None => format!("{self} failed: {cause}"),
+        })
+    }
+
     /// Runs the command once and logs the result.
     pub fn run(
         &self,

@@ -7,6 +7,7 @@
 //!
 //! - [`Command::run`] runs once, for [`Phase::Before`] and [`Phase::After`].
 //! - [`Health::check`] retries until the command passes or the deadline is over.
+//! - [`Command::run_with`] runs a sender's command, with something to read.
 //! - [`Hooks::run`] runs the command of a phase, here or in a [`helper_process`].
 //! - All stop at once when `stop` is set, which happens at the end of the daemon.
 

@@ -18,7 +18,14 @@ pub(super) fn run_once(
     context: &HookContext,
     stop: &AtomicBool,
 ) -> (Option<FailureCause>, RunRecord) {
-    attempt(command, command.timeout(), phase, context, stop)
+    let start = || ChildProcess::start(command, phase, context);
+    attempt(start, command.timeout(), stop)
+}
+
+/// Runs a command once with `input` on its standard input.
+pub(super) fn run_with(command: &Command, input: &[u8]) -> (Option<FailureCause>, RunRecord) {
+    let start = || ChildProcess::start_with(command, input);
+    attempt(start, command.timeout(), &AtomicBool::new(false))
 }
 
 /// Runs a command until it passes. If the deadline cuts an attempt short, the result of the attempt
@@ -37,7 +44,8 @@ pub(super) fn until_healthy(
         let limit = command
             .timeout()
             .min(end.saturating_duration_since(Instant::now()));
-        let found = attempt(command, limit, Phase::Health, context, stop);
+        let start = || ChildProcess::start(command, Phase::Health, context);
+        let found = attempt(start, limit, stop);
         tries += 1;
         let is_cut =
             limit < command.timeout() && matches!(found.0, Some(FailureCause::TimedOut(_)));
@@ -115,14 +123,12 @@ fn sleep_unless_stopped(time: Duration, stop: &AtomicBool) -> bool {
 
 /// Runs one attempt; the cause is `None` if it passed.
 fn attempt(
-    command: &Command,
+    start: impl FnOnce() -> std::io::Result<ChildProcess>,
     limit: Duration,
-    phase: Phase,
-    context: &HookContext,
     stop: &AtomicBool,
 ) -> (Option<FailureCause>, RunRecord) {
     let began = Instant::now();
-    let (what, output) = match ChildProcess::start(command, phase, context) {
+    let (what, output) = match start() {
         Ok(mut running) => (running.finish(began, limit, stop), running.into_output()),
         Err(e) => (
             Some(FailureCause::NotStarted(start_error(&e))),
@@ -145,7 +151,7 @@ fn start_error(error: &std::io::Error) -> String {
         ErrorKind::NotFound => {
             "no such program, or the interpreter in its first line is missing".into()
         }
-        ErrorKind::PermissionDenied => "not executable for this daemon".into(),
+        ErrorKind::PermissionDenied => "not executable for this user".into(),
         _ => error.to_string(),
     }
 }

@@ -415,3 +415,29 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn a_senders_command_reads_its_input_and_says_why_it_fails() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("read");
+    let path = file.to_str().expect("UTF-8");
+    let keeps = command(&["/bin/sh", "-c", "cat > \"$0\"", path], LONG);
+    assert_eq!(keeps.run_with(b"{\"a\":1}\n"), Ok(()));
+    assert_eq!(std::fs::read(&file).expect("written"), b"{\"a\":1}\n");
+
+    let reads_nothing = shell("exit 0");
+    assert_eq!(reads_nothing.run_with(&vec![b'x'; 1 << 20]), Ok(()));
+
+    let why = shell("echo no way >&2; exit 3")
+        .run_with(b"")
+        .expect_err("fails");
+    assert!(why.ends_with("failed: exit status 3: no way"), "{why}");
+    let slow = command(&["/bin/sleep", "1000"], Duration::from_millis(50));
+    let why = slow.run_with(b"").expect_err("is too slow");
+    assert!(why.contains("timed out after 50 ms"), "{why}");
+    let none = command(&["makuo-has-no-such-program"], LONG);
+    assert!(
+        none.run_with(b"")
+            .is_err_and(|why| why.contains("no such program"))
+    );
+}

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::signature::raw_signature;
+use super::signature::RawSignature;
 use super::sshwire::{Malformed, SshReader, put_string};
 use super::{PublicKey, shown};
 use crate::{Error, Kind, Result};
@@ -61,8 +61,8 @@ impl Agent {
         listed(&answer).map_err(|_| self.failed("sent an answer that cannot be read"))
     }
 
-    /// Raw signature of `data` by `key`.
-    pub(super) fn sign(&self, key: &PublicKey, data: &[u8]) -> Result<[u8; 64]> {
+    /// Signature of `data` by `key`, in SSH's form.
+    pub(super) fn sign(&self, key: &PublicKey, data: &[u8]) -> Result<Vec<u8>> {
         let mut request = vec![SIGN_REQUEST];
         put_string(&mut request, &key.blob());
         put_string(&mut request, data);
@@ -78,12 +78,10 @@ impl Agent {
                 ));
         }
 
-        let raw = reader
-            .string()
-            .ok()
-            .and_then(|blob| raw_signature(blob).ok().copied());
-
-        raw.ok_or_else(|| self.failed("sent a signature that is not of Ed25519"))
+        let blob = reader.string().ok();
+        let blob = blob.filter(|blob| RawSignature::parse(key, blob).is_ok());
+        blob.map(<[u8]>::to_vec)
+            .ok_or_else(|| self.failed("sent a signature that is not of Ed25519"))
     }
 
     fn ask(&self, request: &[u8]) -> Result<Vec<u8>> {

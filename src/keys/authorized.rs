@@ -13,6 +13,7 @@
 //!   in OpenSSH a line without options is unrestricted, and each option restricts it.
 //! - `expires="..."`: from this moment (UTC) the line is ignored; `expiry-time` is a synonym, as in
 //!   OpenSSH.
+//! - `no-touch-required`: a security key need not be touched, as in OpenSSH.
 //!
 //! Anything else is an error with file and line, because an unknown option may be a restriction. An
 //! empty file authorizes nothing. A key may have several lines; one that allows the action is
@@ -131,7 +132,7 @@ impl AuthorizedKeys {
     ) -> Result<(), Denied> {
         let mut reason = DenialReason::NotListed;
         for entry in self.entries.iter().filter(|e| e.key == *key) {
-            match entry.options.objection(tree, role, now) {
+            match entry.options.objection(key, tree, role, now) {
                 None => return Ok(()),
                 // Of several lines, report the one that came nearest to allowing the action.
                 Some(objection) if objection.rank() >= reason.rank() => reason = objection,

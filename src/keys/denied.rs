@@ -19,6 +19,8 @@ pub enum DenialReason {
     LacksRole,
     /// The line expired at this time.
     Expired(WallTime),
+    /// The security key was not touched.
+    Untouched,
 }
 
 /// Refusal of a key. The message explains how to allow the action.
@@ -44,6 +46,7 @@ impl DenialReason {
             DenialReason::OtherTree => 1,
             DenialReason::LacksRole => 2,
             DenialReason::Expired(_) => 3,
+            DenialReason::Untouched => 4,
         }
     }
 }
@@ -76,11 +79,16 @@ impl fmt::Display for Denied {
             DenialReason::Expired(at) => {
                 write!(f, "its line in {file} expired at {}", expiry::show(*at))?
             }
+            DenialReason::Untouched => write!(f, "its security key was not touched")?,
         }
 
+        let touch = match reason {
+            DenialReason::Untouched => ",no-touch-required",
+            _ => "",
+        };
         write!(
             f,
-            "; to allow it, add this line: tree=\"{tree}\",{role} {key}"
+            "; to allow it, add this line: tree=\"{tree}\",{role}{touch} {key}"
         )
     }
 }

@@ -2,6 +2,7 @@
 
 use globset::{Glob, GlobMatcher};
 
+use super::PublicKey;
 use super::denied::DenialReason;
 use super::expiry;
 use super::role::Role;
@@ -16,6 +17,8 @@ pub(super) struct KeyOptions {
     /// Empty: every role.
     roles: Vec<Role>,
     expires: Option<WallTime>,
+    /// Set for a security key that may sign without a touch.
+    no_touch: bool,
 }
 
 impl KeyOptions {
@@ -59,6 +62,11 @@ impl KeyOptions {
         }
 
         match (name, value) {
+            ("no-touch-required", None) => {
+                self.no_touch = true;
+                Ok(())
+            }
+            ("no-touch-required", Some(_)) => Err(format!("the option {name} takes no value")),
             ("tree", Some(value)) => value
                 .split(',')
                 .try_for_each(|p| tree_glob(p).map(|g| self.trees.push(g))),
@@ -79,8 +87,8 @@ impl KeyOptions {
             _ => {
                 let name = printable(name.as_bytes());
                 Err(format!(
-                    "unknown option {name:?}; there are tree=\"...\", deploy, audit, rollback \
-                     and expires=\"...\""
+                    "unknown option {name:?}; there are tree=\"...\", deploy, audit, rollback, \
+                     expires=\"...\" and no-touch-required"
                 ))
             }
         }
@@ -108,12 +116,19 @@ impl KeyOptions {
             None => String::new(),
         };
 
-        format!("{roles} on {trees}{time}")
+        let touch = if self.no_touch {
+            "; without a touch"
+        } else {
+            ""
+        };
+        format!("{roles} on {trees}{time}{touch}")
     }
 
-    /// Returns the reason why the options refuse `role` on `tree` at `now`, if they do.
+    /// Returns the reason why the options refuse `role` on `tree` at `now` to a signature by `key`,
+    /// if they do.
     pub(super) fn objection(
         &self,
+        key: &PublicKey,
         tree: &TreeName,
         role: Role,
         now: WallTime,
@@ -122,6 +137,7 @@ impl KeyOptions {
             trees,
             roles,
             expires,
+            no_touch,
         } = self;
         if !trees.is_empty() && !trees.iter().any(|t| t.is_match(tree.as_str())) {
             return Some(DenialReason::OtherTree);
@@ -131,7 +147,11 @@ impl KeyOptions {
             return Some(DenialReason::LacksRole);
         }
 
-        expires.filter(|&at| now >= at).map(DenialReason::Expired)
+        match expires {
+            Some(at) if now >= *at => Some(DenialReason::Expired(*at)),
+            _ if key.is_untouched() && !no_touch => Some(DenialReason::Untouched),
+            _ => None,
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 //! roles, the group key.
 //!
 //! A signature here is exactly the output of `ssh-keygen -Y sign` and input of
-//! `ssh-keygen -Y verify` (PROTOCOL.sshsig of OpenSSH), with Ed25519 only. [`verify`] returns the
+//! `ssh-keygen -Y verify` (PROTOCOL.sshsig of OpenSSH), with Ed25519 only, in files, agents and on
+//! security keys. [`verify`] returns the
 //! signing key; [`AuthorizedKeys::allows`] decides whether that key is authorized. The two are
 //! separate on purpose: a valid signature alone allows nothing.
 //!
@@ -11,6 +12,7 @@
 
 mod agent;
 mod authorized;
+mod cosign;
 mod denied;
 mod expiry;
 mod generate;
@@ -23,11 +25,13 @@ mod openssh_tests;
 mod prompt;
 mod public;
 mod role;
+mod security_key;
 mod signature;
 mod signer;
 mod sshwire;
 
 pub use authorized::AuthorizedKeys;
+pub use cosign::{CosignedSigner, verify_all};
 pub use denied::{DenialReason, Denied};
 pub use expiry::show as shown_time;
 pub use generate::{NewKey, authorized_line, generate, write_file};
@@ -36,7 +40,9 @@ pub use host::{HOST_SIGNATURE_BYTES, HostKey, Identity};
 pub use known_hosts::{KnownHosts, Learned, MAX_KNOWN_HOSTS_BYTES, MAX_NEW_KEYS};
 pub use public::{Fingerprint, KeyError, PublicKey};
 pub use role::Role;
-pub use signature::{MAX_SIGNATURE_BYTES, Namespace, Signature, SignatureError, verify};
+pub use signature::{
+    MAX_SIGNATURE_BYTES, MAX_SIGNATURES, Namespace, Signature, SignatureError, verify,
+};
 pub use signer::{FileSigner, Signer, open_signer, public_half};
 
 use std::io::Read;

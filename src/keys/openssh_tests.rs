@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use super::agent::Agent;
+use super::security_key::tests::device_signs;
 use super::signer::open_with;
 use super::*;
 
@@ -332,4 +333,34 @@ fn ssh_agent_signs_for_a_public_key() {
         gone.to_string().contains("cannot talk to ssh-agent"),
         "{gone}"
     );
+}
+
+#[test]
+fn ssh_keygen_agrees_about_the_signatures_of_security_keys() {
+    let dir = tempfile::tempdir().expect("temp");
+    let (key, blob) = device_signs(1, &message());
+    std::fs::write(dir.path().join("allowed"), format!("ci {key}\n")).expect("written");
+
+    let mut flipped = blob.clone();
+    let last = flipped.len() - 1;
+    flipped[last] ^= 1;
+    for (blob, holds) in [(&blob, true), (&flipped, false)] {
+        let signature = Signature::from_bytes(blob).expect("formed");
+        std::fs::write(dir.path().join("sig"), signature.to_armor()).expect("written");
+        let namespace = Namespace::RELEASE.as_str();
+        let args = [
+            "-Y", "verify", "-f", "allowed", "-I", "ci", "-s", "sig", "-n", namespace,
+        ];
+        let Some(theirs) = run("ssh-keygen", &args, dir.path(), &message()) else {
+            return;
+        };
+        assert_eq!(theirs.status.success(), holds, "{}", said(&theirs));
+        let ours = verify(Namespace::RELEASE, &message(), blob);
+        assert_eq!(ours.is_ok(), holds);
+    }
+
+    std::fs::write(dir.path().join("key.pub"), format!("{key} ci\n")).expect("written");
+    let listed = run("ssh-keygen", &["-l", "-f", "key.pub"], dir.path(), b"").expect("installed");
+    let fingerprint = key.fingerprint().to_string();
+    assert!(said(&listed).contains(&fingerprint), "{}", said(&listed));
 }

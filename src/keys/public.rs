@@ -1,15 +1,18 @@
-//! Public keys and their fingerprints. Ed25519 only.
+//! Public keys and their fingerprints. Ed25519 only, perhaps on a security key.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use base64ct::{Base64, Base64Unpadded, Encoding};
 use ed25519_dalek::VerifyingKey;
 use sha2::{Digest, Sha256};
 
+use super::security_key::{Application, SK_ED25519};
 use super::sshwire::{Malformed, SshReader, put_string};
 use crate::units::printable;
 
-/// Name of the only key type.
+/// Name of the key type.
 pub(super) const ED25519: &str = "ssh-ed25519";
 
 /// Largest number of base64 characters of a key: far more than an Ed25519 key, so that an RSA key
@@ -17,8 +20,41 @@ pub(super) const ED25519: &str = "ssh-ed25519";
 const MAX_BASE64: usize = 16 << 10;
 
 /// Ed25519 public key: a point of the curve that is not of small order.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PublicKey([u8; 32]);
+#[derive(Clone, Copy)]
+pub struct PublicKey {
+    point: [u8; 32],
+    /// Set for a key on a security key.
+    application: Option<Application>,
+    /// Set if the signature that named the key was made without a touch of its security key. It is
+    /// no part of the key: only permissions depend on it.
+    untouched: bool,
+}
+
+impl PartialEq for PublicKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for PublicKey {}
+
+impl PartialOrd for PublicKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for PublicKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (&self.point, &self.application).cmp(&(&other.point, &other.application))
+    }
+}
+
+impl Hash for PublicKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.point, &self.application).hash(state);
+    }
+}
 
 /// Name of a key: SHA-256 over its SSH form, displayed as by `ssh-keygen -l`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,7 +64,7 @@ pub struct Fingerprint([u8; 32]);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// Another algorithm.
-    #[error("it is a {0} key, and makuo takes only {ED25519} keys")]
+    #[error("it is a {0} key, and makuo takes only {ED25519} keys, also on security keys")]
     Algorithm(String),
     /// Not the form of an SSH public key.
     #[error("it is not an SSH public key (`{ED25519} AAAA... comment`)")]
@@ -51,7 +87,11 @@ impl PublicKey {
         if key.is_weak() {
             Err(KeyError::Unsound)
         } else {
-            Ok(Self(bytes))
+            Ok(Self {
+                point: bytes,
+                application: None,
+                untouched: false,
+            })
         }
     }
 
@@ -59,19 +99,64 @@ impl PublicKey {
     pub fn from_blob(blob: &[u8]) -> Result<Self, KeyError> {
         let mut reader = SshReader::new(blob);
         let algorithm = reader.string()?;
-        if algorithm != ED25519.as_bytes() {
+        let is_on_device = algorithm == SK_ED25519.as_bytes();
+        if algorithm != ED25519.as_bytes() && !is_on_device {
             return Err(KeyError::Algorithm(printable(
                 &algorithm[..algorithm.len().min(64)],
             )));
         }
 
-        let key = reader
+        let point = reader
             .string()?
             .try_into()
             .map_err(|_| KeyError::Malformed)?;
+        let application = match is_on_device {
+            true => Some(Application::new(reader.string()?)?),
+            false => None,
+        };
         reader.end()?;
 
-        Self::from_bytes(key)
+        Ok(Self {
+            application,
+            ..Self::from_bytes(point)?
+        })
+    }
+
+    /// Application of a key on a security key.
+    pub(super) fn application(&self) -> Option<&Application> {
+        self.application.as_ref()
+    }
+
+    /// Returns whether a security key has the private half.
+    pub fn is_on_device(&self) -> bool {
+        self.application.is_some()
+    }
+
+    /// The same key, named by a signature without a touch.
+    pub(super) fn without_touch(self) -> Self {
+        Self {
+            untouched: true,
+            ..self
+        }
+    }
+
+    /// Returns whether the signature that named the key was made without a touch.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.untouched
+    }
+
+    /// Returns whether an order with a signature by this key is about a release by `other`: the same
+    /// key, and touched if that one was.
+    pub fn orders_for(&self, other: &Self) -> bool {
+        self == other && (!self.untouched || other.untouched)
+    }
+
+    /// Name of the key type.
+    pub(super) fn algorithm(&self) -> &'static str {
+        match self.application {
+            Some(_) => SK_ED25519,
+            None => ED25519,
+        }
     }
 
     /// Parses a line `ssh-ed25519 AAAA... comment`, as in a `.pub` file; returns key and comment.
@@ -83,7 +168,7 @@ impl PublicKey {
             .ok_or(KeyError::Malformed)?;
         let rest = fields.next().unwrap_or("").trim_start();
 
-        if algorithm != ED25519 {
+        if algorithm != ED25519 && algorithm != SK_ED25519 {
             let known = ["ssh-", "ecdsa-", "sk-"]
                 .iter()
                 .any(|p| algorithm.starts_with(p));
@@ -101,20 +186,27 @@ impl PublicKey {
         }
 
         let blob = Base64::decode_vec(base64).map_err(|_| KeyError::Malformed)?;
-        Ok((Self::from_blob(&blob)?, comment.trim().to_string()))
+        let key = Self::from_blob(&blob)?;
+        match key.algorithm() == algorithm {
+            true => Ok((key, comment.trim().to_string())),
+            false => Err(KeyError::Malformed),
+        }
     }
 
     /// SSH's binary form.
     pub fn blob(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(51);
-        put_string(&mut out, ED25519.as_bytes());
-        put_string(&mut out, &self.0);
+        put_string(&mut out, self.algorithm().as_bytes());
+        put_string(&mut out, &self.point);
+        if let Some(application) = &self.application {
+            put_string(&mut out, application.as_bytes());
+        }
         out
     }
 
     /// The key's 32 bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
+        &self.point
     }
 
     /// The key's fingerprint.
@@ -126,7 +218,8 @@ impl PublicKey {
 impl fmt::Display for PublicKey {
     /// `ssh-ed25519 AAAA...`, without a comment.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{ED25519} {}", Base64::encode_string(&self.blob()))
+        let base64 = Base64::encode_string(&self.blob());
+        write!(f, "{} {base64}", self.algorithm())
     }
 }
 
@@ -178,7 +271,10 @@ mod tests {
 
         assert_eq!(
             said("ssh-rsa AAAA x"),
-            Err("it is a ssh-rsa key, and makuo takes only ssh-ed25519 keys".into())
+            Err(
+                "it is a ssh-rsa key, and makuo takes only ssh-ed25519 keys, also on security keys"
+                    .into()
+            )
         );
         assert!(PublicKey::from_openssh("ssh-ed25519 AAAA!").is_err());
         assert!(PublicKey::from_openssh("").is_err());

@@ -12,12 +12,15 @@ use ed25519_dalek::VerifyingKey;
 use sha2::{Digest, Sha256, Sha512};
 
 use super::public::{ED25519, KeyError, PublicKey};
+use super::security_key::DeviceStatement;
 use super::sshwire::{Malformed, SshReader, put_string};
 use crate::Result;
 use crate::units::printable;
 
 /// Largest signature blob in bytes; makuo's are about 170.
 pub const MAX_SIGNATURE_BYTES: usize = 1024;
+/// Largest number of signatures over one release.
+pub const MAX_SIGNATURES: usize = 4;
 const SSHSIG_MAGIC: &[u8; 6] = b"SSHSIG";
 const SSHSIG_VERSION: u32 = 1;
 const BEGIN: &str = "-----BEGIN SSH SIGNATURE-----";
@@ -88,14 +91,17 @@ impl From<Malformed> for SignatureError {
     }
 }
 
-/// Returns the key that signed `message` for `namespace` in `blob`. Whether that key is authorized
+/// Returns the key that signed `message` for `namespace` in `blob`: of several the first one, see
+/// [`super::verify_all`]. Whether that key is authorized
 /// is a separate question: [`super::AuthorizedKeys::allows`].
 pub fn verify(
     namespace: Namespace,
     message: &[u8],
     blob: &[u8],
 ) -> Result<PublicKey, SignatureError> {
-    let parts = SignatureParts::parse(blob)?;
+    // Those of cosigners follow, and are verified where they count.
+    let first = split(blob)?.into_iter().next().unwrap_or_default();
+    let (parts, _) = SignatureParts::parse(first)?;
     if parts.namespace != namespace.0.as_bytes() {
         let found = printable(&parts.namespace[..parts.namespace.len().min(64)]);
         return Err(SignatureError::Namespace {
@@ -104,28 +110,41 @@ pub fn verify(
         });
     }
 
-    let signed = signed_data(parts.namespace, parts.reserved, parts.hash, message);
+    let mut signed = signed_data(parts.namespace, parts.reserved, parts.hash, message);
+    if let (Some(application), Some(statement)) = (parts.key.application(), parts.raw.statement) {
+        signed = statement.signed_data(application, &signed);
+    }
+
     let mismatch = || SignatureError::Mismatch(parts.key.fingerprint());
     let key = VerifyingKey::from_bytes(parts.key.as_bytes()).map_err(|_| mismatch())?;
-    let signature = ed25519_dalek::Signature::from_bytes(parts.raw);
+    let signature = ed25519_dalek::Signature::from_bytes(parts.raw.signature);
     key.verify_strict(&signed, &signature)
         .map_err(|_| mismatch())?;
 
-    Ok(parts.key)
+    let is_touched = parts.raw.statement.is_none_or(DeviceStatement::is_present);
+    Ok(match is_touched {
+        true => parts.key,
+        false => parts.key.without_touch(),
+    })
 }
 
-/// Makes the blob over `message`; `raw` makes the 64 bytes of the Ed25519 signature.
+/// SSH's form of an Ed25519 signature.
+pub(super) fn plain_signature(raw: &[u8; 64]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(83);
+    put_string(&mut out, ED25519.as_bytes());
+    put_string(&mut out, raw);
+    out
+}
+
+/// Makes the blob over `message`; `sign` makes the signature in SSH's form.
 pub(super) fn sign_with(
     key: &PublicKey,
     namespace: Namespace,
     message: &[u8],
-    raw: impl FnOnce(&[u8]) -> Result<[u8; 64]>,
+    sign: impl FnOnce(&[u8]) -> Result<Vec<u8>>,
 ) -> Result<Signature> {
     let hash = Hash::Sha512;
-    let signature = raw(&signed_data(namespace.0.as_bytes(), b"", hash, message))?;
-    let mut inner = Vec::with_capacity(83);
-    put_string(&mut inner, ED25519.as_bytes());
-    put_string(&mut inner, &signature);
+    let inner = sign(&signed_data(namespace.0.as_bytes(), b"", hash, message))?;
     let mut out = Vec::with_capacity(192);
     out.extend_from_slice(SSHSIG_MAGIC);
 
@@ -146,7 +165,7 @@ pub(super) fn sign_with(
 impl Signature {
     /// Checks size and form of a received blob.
     pub fn from_bytes(blob: &[u8]) -> Result<Self, SignatureError> {
-        SignatureParts::parse(blob).map(|_| Self(blob.into()))
+        split(blob).map(|_| Self(blob.into()))
     }
 
     /// The blob.
@@ -204,20 +223,17 @@ impl Hash {
 }
 
 /// Parts of a blob, borrowed from it.
-struct SignatureParts<'a> {
+pub(super) struct SignatureParts<'a> {
     key: PublicKey,
     namespace: &'a [u8],
     reserved: &'a [u8],
     hash: Hash,
-    raw: &'a [u8; 64],
+    raw: RawSignature<'a>,
 }
 
 impl<'a> SignatureParts<'a> {
-    fn parse(blob: &'a [u8]) -> Result<Self, SignatureError> {
-        if blob.len() > MAX_SIGNATURE_BYTES {
-            return Err(SignatureError::Malformed);
-        }
-
+    /// Parses the signature at the start of `blob`; returns what follows as well.
+    pub(super) fn parse(blob: &'a [u8]) -> Result<(Self, &'a [u8]), SignatureError> {
         let mut reader = SshReader::new(blob);
         if reader.take(SSHSIG_MAGIC.len())? != SSHSIG_MAGIC {
             return Err(SignatureError::Malformed);
@@ -241,32 +257,69 @@ impl<'a> SignatureParts<'a> {
             }
         };
 
-        let raw = raw_signature(reader.string()?)?;
-        reader.end()?;
-        Ok(Self {
+        let raw = RawSignature::parse(&key, reader.string()?)?;
+        let parts = Self {
             key,
             namespace,
             reserved,
             hash,
             raw,
-        })
+        };
+        Ok((parts, reader.rest()))
     }
 }
 
-/// Extracts the 64 bytes from SSH's form of an Ed25519 signature.
-pub(super) fn raw_signature(blob: &[u8]) -> Result<&[u8; 64], SignatureError> {
-    let mut reader = SshReader::new(blob);
-    if reader.string()? != ED25519.as_bytes() {
+/// Splits a blob into its signatures, which are formed well and not verified.
+pub(super) fn split(mut blob: &[u8]) -> Result<Vec<&[u8]>, SignatureError> {
+    if blob.len() > MAX_SIGNATURE_BYTES {
         return Err(SignatureError::Malformed);
     }
 
-    let raw = reader
-        .string()?
-        .try_into()
-        .map_err(|_| SignatureError::Malformed)?;
-    reader.end()?;
+    let mut found = Vec::new();
+    while !blob.is_empty() || found.is_empty() {
+        let (_, rest) = SignatureParts::parse(blob)?;
+        if found.len() >= MAX_SIGNATURES {
+            return Err(SignatureError::Malformed);
+        }
+        let (one, _) = blob.split_at(blob.len() - rest.len());
+        found.push(one);
+        blob = rest;
+    }
 
-    Ok(raw)
+    Ok(found)
+}
+
+/// Parts of SSH's form of an Ed25519 signature.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RawSignature<'a> {
+    signature: &'a [u8; 64],
+    /// Set for a key on a security key.
+    statement: Option<DeviceStatement>,
+}
+
+impl<'a> RawSignature<'a> {
+    /// Parses the signature of `key`, which has to be of the same type.
+    pub(super) fn parse(key: &PublicKey, blob: &'a [u8]) -> Result<Self, SignatureError> {
+        let mut reader = SshReader::new(blob);
+        if reader.string()? != key.algorithm().as_bytes() {
+            return Err(SignatureError::Malformed);
+        }
+
+        let signature = reader
+            .string()?
+            .try_into()
+            .map_err(|_| SignatureError::Malformed)?;
+        let statement = match key.is_on_device() {
+            true => Some(DeviceStatement::parse(&mut reader)?),
+            false => None,
+        };
+        reader.end()?;
+
+        Ok(Self {
+            signature,
+            statement,
+        })
+    }
 }
 
 fn signed_data(namespace: &[u8], reserved: &[u8], hash: Hash, message: &[u8]) -> Vec<u8> {

@@ -8,7 +8,7 @@ use ssh_key::private::KeypairData;
 
 use super::agent::Agent;
 use super::generate::with_pub;
-use super::signature::sign_with;
+use super::signature::{plain_signature, sign_with};
 use super::{Namespace, PublicKey, Signature, prompt, read_key_file, shown, verify};
 use crate::strict::{self, Readers};
 use crate::{Error, Result};
@@ -25,6 +25,11 @@ pub trait Signer: Send + Sync + fmt::Debug {
 
     /// The public half.
     fn public(&self) -> &PublicKey;
+
+    /// All keys that sign a release.
+    fn release_keys(&self) -> Vec<PublicKey> {
+        vec![*self.public()]
+    }
 }
 
 /// Opens the signer of `path`: a private key in OpenSSH's format, or a `.pub` file whose private
@@ -98,6 +103,9 @@ fn open_private(
 ) -> Result<Box<dyn Signer>> {
     let name = shown(path);
     let (key, public) = read_private(&name, text)?;
+    if public.is_on_device() {
+        return open_device(&name, public, agent);
+    }
     if !key.is_encrypted() {
         return FileSigner::from_ssh(&key, public, &name);
     }
@@ -115,6 +123,19 @@ fn open_private(
     match agent.filter(|a| a.holds(&public).unwrap_or(false)) {
         Some(agent) => Ok(Box::new(AgentSigner { public, agent })),
         None => FileSigner::from_ssh(&ask(&key, &name)?, public, &name),
+    }
+}
+
+/// Opens a key on a security key, which only an agent reaches.
+fn open_device(name: &str, public: PublicKey, agent: Option<Agent>) -> Result<Box<dyn Signer>> {
+    match agent {
+        Some(agent) if agent.holds(&public)? => Ok(Box::new(AgentSigner { public, agent })),
+        _ => Err(Error::usage(format!(
+            "{name} is a key on a security key, and no ssh-agent holds it"
+        ))
+        .hint(format!(
+            "plug the security key in, and add it: ssh-add {name}"
+        ))),
     }
 }
 
@@ -216,7 +237,7 @@ impl fmt::Debug for FileSigner {
 impl Signer for FileSigner {
     fn sign(&self, namespace: Namespace, message: &[u8]) -> Result<Signature> {
         sign_with(&self.public, namespace, message, |data| {
-            Ok(self.secret.sign(data).to_bytes())
+            Ok(plain_signature(&self.secret.sign(data).to_bytes()))
         })
     }
 
@@ -234,6 +255,10 @@ struct AgentSigner {
 
 impl Signer for AgentSigner {
     fn sign(&self, namespace: Namespace, message: &[u8]) -> Result<Signature> {
+        if self.public.is_on_device() {
+            tracing::warn!("touch the security key of {}", self.public.fingerprint());
+        }
+
         let signature = sign_with(&self.public, namespace, message, |data| {
             self.agent.sign(&self.public, data)
         })?;

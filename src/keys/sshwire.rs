@@ -34,6 +34,10 @@ impl<'a> SshReader<'a> {
         self.take(n as usize)
     }
 
+    pub(super) fn rest(self) -> &'a [u8] {
+        self.0
+    }
+
     pub(super) fn end(self) -> Result<(), Malformed> {
         if self.0.is_empty() {
             Ok(())

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use minicbor::{Decode, Encode};
 
 use super::node::to_vec;
-use super::{FORMAT, FORMAT_PACKED, Mtime, NodeRef, Rules, Top};
+use super::{FORMAT, FORMAT_PACKED, Mtime, NodeRef, ReleaseMessage, Rules, Top};
 use crate::block::BlockHash;
 use crate::id::{HostName, Serial, SessionId, TreeName};
 use crate::manifest::path::{MAX_PATH, PathError};
@@ -109,6 +109,9 @@ pub struct Header {
     /// True if hosts scan only the paths that differ between their release and this one.
     #[n(15)]
     pub quick: Option<bool>,
+    /// What the release changes, in its author's words.
+    #[n(16)]
+    pub message: Option<ReleaseMessage>,
 }
 
 /// A legal path as prefix of a scope.

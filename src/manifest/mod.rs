@@ -29,6 +29,7 @@ pub(crate) mod fixtures;
 pub mod header;
 #[cfg(test)]
 mod hostile_tests;
+mod message;
 pub mod missing_nodes;
 pub mod node;
 pub mod pages;
@@ -40,6 +41,7 @@ mod wildmatch;
 
 pub use entry::{Content, Entry, EntryKind, Mode, Mtime, Owner, Top, Xattr};
 pub use header::{Header, Intent, Release, ReleaseId};
+pub use message::{MessageError, ReleaseMessage};
 pub use node::{ListRef, Node, NodeRef};
 pub use path::TreePath;
 pub use rules::Rules;

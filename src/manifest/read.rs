@@ -65,6 +65,11 @@ impl<S: NodeSource> Manifest<S> {
         self.top.as_ref()
     }
 
+    /// Returns the source of its nodes.
+    pub fn source(&self) -> &S {
+        &self.source
+    }
+
     /// Returns the root node.
     pub fn root(&self) -> &NodeRef {
         &self.root

@@ -1,12 +1,12 @@
 //! The releases of a fleet and the state of every host: plain data.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::session::ExitStatus;
 use crate::block::BlockHash;
-use crate::id::{HostName, NamedHost, Serial, TreeName};
-use crate::manifest::ReleaseId;
-use crate::proto::receiver::matches_name;
+use crate::id::{HostName, Labels, NamedHost, Serial, TreeName, matches_host};
+use crate::manifest::{ReleaseId, ReleaseMessage};
 use crate::units::{ByteSize, WallTime};
 use crate::wire::message::Tombstone;
 use crate::wire::query::{Drifted, RepositoryTrouble, Stale, TreeActivity, Trouble};
@@ -18,6 +18,8 @@ pub struct ReleaseLog {
     pub tree: TreeName,
     /// Hosts that have the tree and answered, by name.
     pub hosts: Vec<NamedHost>,
+    /// Labels of those with any.
+    pub labels: BTreeMap<NamedHost, Labels>,
     /// Hosts that have the tree and did not answer.
     pub silent: Vec<NamedHost>,
     /// Hosts that name a release and show no header for it: an old makuo, or a lie.
@@ -50,6 +52,8 @@ pub struct LogRelease {
     /// Globs of the hosts that the release is meant for; `None` for all hosts, or if no host that
     /// runs it says so.
     pub targets: Option<Vec<String>>,
+    /// What it changes, in its author's words.
+    pub message: Option<ReleaseMessage>,
     /// Hosts that run the release.
     pub running: Vec<NamedHost>,
     /// Running hosts that show the header with a valid signature.
@@ -58,6 +62,8 @@ pub struct LogRelease {
     pub buried: Vec<NamedHost>,
     /// Hosts that keep the release for a rollback, including those that run it.
     pub kept: Vec<NamedHost>,
+    /// Hosts that keep it until somebody ends its pin.
+    pub pinned: Vec<NamedHost>,
 }
 
 impl ReleaseLog {
@@ -82,17 +88,23 @@ impl ReleaseLog {
     /// them.
     pub fn is_newest(&self, release: &LogRelease) -> bool {
         release.running.iter().all(|host| {
-            self.newest_for(&host.name)
+            self.newest_for(host)
                 .is_some_and(|newest| newest.content == release.content)
         })
     }
 
+    /// Labels of a host that answered.
+    pub fn labels_of(&self, host: &NamedHost) -> &Labels {
+        self.labels.get(host).unwrap_or(Labels::none())
+    }
+
     /// Newest release without a tombstone that a host runs and that is meant for `host`.
-    fn newest_for(&self, host: &HostName) -> Option<&LogRelease> {
+    fn newest_for(&self, host: &NamedHost) -> Option<&LogRelease> {
+        let labels = self.labels_of(host);
+        let selects = |pattern: &String| matches_host(pattern, &host.name, Some(labels));
         let is_for = |r: &&LogRelease| {
-            r.targets
-                .as_ref()
-                .is_none_or(|globs| globs.iter().any(|glob| matches_name(glob, host.as_str())))
+            let targets = r.targets.as_ref();
+            targets.is_none_or(|patterns| patterns.iter().any(selects))
         };
         let running = self.releases.iter();
         running
@@ -120,6 +132,8 @@ pub struct Standing {
     pub named: NamedHost,
     /// Address that the host sends from.
     pub address: SocketAddr,
+    /// Labels of the host.
+    pub labels: Labels,
     /// Name of the tree.
     pub tree: TreeName,
     /// The host's answer; `None` if the host is alive and did not answer.
@@ -214,4 +228,6 @@ pub struct TreeStatus {
     pub repository: Option<RepositoryTrouble>,
     /// Newest release that this host sent from the tree.
     pub sent: Option<Serial>,
+    /// What the current release changes, in its author's words.
+    pub message: Option<ReleaseMessage>,
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::stranger::Stranger;
-use crate::id::{HostName, Serial, TreeName};
+use crate::id::{HostName, Labels, Serial, TreeName};
 
 /// The answers of a network's hosts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +47,9 @@ pub struct MemberInfo {
     pub address: SocketAddr,
     /// Version of makuo on the host.
     pub version: String,
+    /// Labels of the host.
+    #[serde(default)]
+    pub labels: Labels,
     /// Trees that the host manages.
     pub trees: Vec<MemberTree>,
 }
@@ -70,6 +73,7 @@ impl From<&crate::proto::members::Member> for MemberInfo {
             host: member.hello.name.clone(),
             address: member.address,
             version: member.hello.version.clone(),
+            labels: member.hello.labels().clone(),
             trees: trees.collect(),
         }
     }

@@ -10,6 +10,7 @@ use super::names::named_hosts;
 use super::state::HostState;
 use crate::block::BlockHash;
 use crate::id::{HostName, NamedHost, Serial, TreeName};
+use crate::manifest::ReleaseMessage;
 use crate::units::{ByteSize, Rate};
 
 /// Purpose of a session, which decides the states that count as success.
@@ -119,6 +120,9 @@ pub struct Outcome {
     pub tree: TreeName,
     /// The release, if one was made.
     pub serial: Option<Serial>,
+    /// What the release changes, in its author's words.
+    #[serde(default)]
+    pub message: Option<ReleaseMessage>,
     /// Earlier release restored by a rollback.
     pub rollback_to: Option<Serial>,
     /// Hash of the release's effect on a host, independent of its serial.
@@ -162,6 +166,7 @@ impl Outcome {
             purpose,
             tree,
             serial: None,
+            message: None,
             rollback_to: None,
             content: None,
             fingerprint: None,

@@ -200,6 +200,7 @@ mod tests {
             echoes: None,
             identity: None,
             shown: None,
+            labels: None,
         }
     }
 

@@ -9,8 +9,8 @@ use std::io::{IsTerminal, Write};
 use super::display::{LiveDisplay, suspend_display};
 use super::paint::{self, Painter, Tint};
 use super::summary::{
-    audit_summary, deploy_summary, drift_line, host_row, host_rows, tint_of, trouble_text,
-    without_drift,
+    audit_summary, change_line, deploy_summary, drift_line, host_row, host_rows, tint_of,
+    trouble_text, without_drift,
 };
 use super::table::{Align, TextTable};
 use super::terminal::TextStream;
@@ -18,8 +18,8 @@ use super::{Settings, Verbosity, fleet, put_line, words, write_failure, write_tr
 use crate::Error;
 use crate::id::NamedHost;
 use crate::outcome::{
-    Event, ExitStatus, HostChange, HostState, MemberInfo, Observer, Outcome, Purpose, ReleaseLog,
-    Standing, Stranger, Survey, shared_names,
+    DriftLine, Event, ExitStatus, HostChange, HostState, MemberInfo, Observer, Outcome, Purpose,
+    ReleaseLog, Standing, Stranger, Survey, shared_names,
 };
 
 /// Moves the cursor to the corner of a terminal and clears the rest.
@@ -267,6 +267,12 @@ impl HumanReport {
             .lines(self.out_paint)
             .iter()
             .for_each(|line| self.data(line));
+    }
+
+    /// Writes a difference of two releases.
+    pub(super) fn change(&mut self, line: &DriftLine) {
+        let text = change_line(line, self.out_paint);
+        self.data(&text);
     }
 
     fn drift(&mut self, outcome: &Outcome) {

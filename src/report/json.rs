@@ -12,8 +12,8 @@ use super::line::{Line, ResultLine};
 use super::{fleet, put_line};
 use crate::Error;
 use crate::outcome::{
-    Event, ExitStatus, MemberInfo, Observer, Outcome, PathDifference, ReleaseLog, Standing,
-    Stranger, Survey, log_status, standings_status,
+    DriftLine, Event, ExitStatus, MemberInfo, Observer, Outcome, PathDifference, ReleaseLog,
+    Standing, Stranger, Survey, log_status, standings_status,
 };
 
 /// Writes JSON lines.
@@ -109,6 +109,11 @@ impl Json {
         self.result(exit, &fleet::StatusResult::new(standings));
     }
 
+    /// Writes a difference of two releases.
+    pub(super) fn change(&mut self, line: &DriftLine) {
+        self.put(&Line::change(&[], line));
+    }
+
     /// Writes the result of a success with extra fields.
     pub fn plain(&mut self, fields: &impl Serialize) {
         self.result(ExitStatus::Success, fields);
@@ -138,6 +143,13 @@ impl Json {
             put_line(&mut *self.out, &text);
         }
     }
+}
+
+/// The result of a session as one line of JSON.
+pub fn result_line(outcome: &Outcome) -> String {
+    // Only maps with keys other than strings can fail here, and there are none.
+    let line = serde_json::to_string(&Line::Result(ResultLine::of(outcome)));
+    line.unwrap_or_default() + "\n"
 }
 
 impl Observer for Json {

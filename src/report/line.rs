@@ -4,7 +4,7 @@
 //! second, seconds.
 //!
 //! Fields by event:
-//! - `member`: host, address, version, trees [{tree, serial}]
+//! - `member`: host, address, version, trees [{tree, serial}], labels {key: value} if there are any
 //! - `scanned`: entries, bytes, hashed, seconds
 //! - `released`: tree, serial, key; rollback_to for an earlier release
 //! - `host`: host, state, error; the last one of a host also serial, files_written, files_deleted,
@@ -18,12 +18,13 @@
 //!   pending [{host, state, percent, since, why}]: some of the hosts that the phase waits for
 //! - `note`: text
 //! - `release` of a log: tree, serial, release (its identity), created, key, entries, bytes,
-//!   running [host], kept [host]
+//!   running [host], kept [host], message and pinned [host] if it has any
 //! - `host` of a status: host, address, tree, serial, state, at_work [serial, sender], behind,
-//!   newest, error, error_serial, error_age
+//!   newest, error, error_serial, error_age, message of its release if it has one,
+//!   labels {key: value} if there are any
 //! - `result`: tree, serial, exit, targets, committed, unchanged, failed, absent, files_written,
 //!   files_deleted, bytes_release, bytes_sent, repaired, rate, seconds, key; unknown if there are
-//!   any; rollback_to of a rollback; error and hint after a failure
+//!   any; rollback_to of a rollback; message of a release with one; error and hint after a failure
 //!
 //! In a result `committed` counts every target that has the release, including `unchanged`, and
 //! `targets` is `committed + failed + absent` after a deploy. `failed` includes `unknown`, the
@@ -37,7 +38,8 @@ use base64ct::{Base64, Encoding};
 use serde::Serialize;
 
 use crate::Error;
-use crate::id::NamedHost;
+use crate::id::{Labels, NamedHost};
+use crate::manifest::ReleaseMessage;
 use crate::outcome::{
     DriftGroup, DriftLine, HostChange, HostResult, HostState, MadeRelease, MemberInfo, Outcome,
     PendingHost, ProgressReport, Purpose, ScanSummary,
@@ -52,6 +54,8 @@ pub(super) enum Line<'a> {
         address: String,
         version: &'a str,
         trees: Vec<TreeField<'a>>,
+        #[serde(skip_serializing_if = "Labels::is_empty")]
+        labels: &'a Labels,
     },
     Stranger {
         address: String,
@@ -212,6 +216,8 @@ pub(super) struct ResultLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     published: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<String>,
@@ -232,6 +238,7 @@ impl<'a> Line<'a> {
             address: member.address.to_string(),
             version: &member.version,
             trees,
+            labels: &member.labels,
         }
     }
 
@@ -390,6 +397,7 @@ impl<'a> ResultLine<'a> {
             key: outcome.fingerprint.as_deref(),
             repository: repository.map(|r| r.url.as_str()),
             published: repository.map(|r| r.error.is_none()),
+            message: outcome.message.as_ref().map(ReleaseMessage::as_str),
             error: outcome.error.clone().or(unpublished),
             hint: outcome.first_hint().map(str::to_string),
         }

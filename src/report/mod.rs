@@ -11,6 +11,7 @@ pub mod human;
 pub mod json;
 mod line;
 mod live;
+mod notification;
 pub mod paint;
 mod summary;
 pub mod table;
@@ -24,13 +25,14 @@ use serde::Serialize;
 
 use crate::Error;
 use crate::outcome::{
-    Event, MemberInfo, Observer, Outcome, ReleaseLog, Standing, Stranger, Survey,
+    DriftLine, Event, MemberInfo, Observer, Outcome, ReleaseLog, Standing, Stranger, Survey,
 };
 
 pub use display::{end_display, suspend_display};
 pub use human::HumanReport;
 pub use json::Json;
 pub use live::Looked;
+pub use notification::notify;
 pub use paint::{ColorChoice, Painter};
 
 /// How much of the messages is shown.
@@ -161,6 +163,29 @@ impl Report {
         match self {
             Report::HumanReport(human) => human.data(text),
             Report::Json(json) => json.checked(fields, exit),
+        }
+    }
+
+    /// Writes text for people before the rows of a list; scripts find all of it in the result.
+    pub fn lead(&mut self, text: &str) {
+        if let Report::HumanReport(human) = self {
+            human.data(text);
+        }
+    }
+
+    /// Writes a row of a list: `text` for people, the fields of `fields` for scripts.
+    pub fn row(&mut self, text: &str, fields: &impl Serialize) {
+        match self {
+            Report::HumanReport(human) => human.data(text),
+            Report::Json(json) => json.put(fields),
+        }
+    }
+
+    /// Writes a difference of two releases.
+    pub fn change(&mut self, line: &DriftLine) {
+        match self {
+            Report::HumanReport(human) => human.change(line),
+            Report::Json(json) => json.change(line),
         }
     }
 

@@ -4,7 +4,8 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::id::{HostName, Serial, TreeName};
+use crate::id::{HostName, Labels, Serial, TreeName};
+use crate::manifest::ReleaseMessage;
 use crate::outcome::Stranger;
 use crate::outcome::*;
 use crate::units::{ByteSize, Rate};
@@ -88,6 +89,7 @@ pub fn deployed() -> Outcome {
         result("web10", HostState::Committed, 17, None),
     ];
     Outcome {
+        message: ReleaseMessage::new("fix css").ok(),
         repaired: 12,
         rate: Some(Rate(487_000_000)),
         ..outcome(Purpose::Deploy, hosts)
@@ -193,6 +195,11 @@ pub fn members() -> Vec<MemberInfo> {
         host: host(name),
         address: address.parse().expect("legal"),
         version: "0.1.0".to_string(),
+        labels: Labels::parse_known(if name == "web1" {
+            "role=web,zone=a"
+        } else {
+            ""
+        }),
         trees,
     };
 

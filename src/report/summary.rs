@@ -84,13 +84,27 @@ pub(super) fn host_row(outcome: &Outcome, host: &HostResult, hosts: &[NamedHost]
 
 /// ` >f.st...... content css/site.css`
 pub(super) fn drift_line(line: &DriftLine, painter: Painter) -> String {
+    path_line(line, line.what.word(), painter)
+}
+
+/// A difference of a release from an earlier one, in its own words.
+pub(super) fn change_line(line: &DriftLine, painter: Painter) -> String {
+    let word = match line.what {
+        DriftKind::Missing => "new",
+        DriftKind::Extra => "deleted",
+        other => other.word(),
+    };
+    path_line(line, word, painter)
+}
+
+fn path_line(line: &DriftLine, word: &str, painter: Painter) -> String {
     let tint = match line.what {
         DriftKind::Missing => Tint::Good,
         DriftKind::Extra => Tint::Bad,
         _ => Tint::Warn,
     };
 
-    let word = painter.paint(tint, &format!("{:<7}", line.what.word()));
+    let word = painter.paint(tint, &format!("{word:<7}"));
     format!(
         "  {:<11}  {word}  {}",
         words::safe(&line.itemized),

@@ -109,6 +109,7 @@ fn hello(
         echoes: echo.map(|nonce| vec![nonce]),
         identity: None,
         shown: None,
+        labels: None,
     }
 }
 

@@ -86,6 +86,7 @@ impl SimHost {
             HostSetup {
                 host: SessionHost {
                     name: NodeId::host(self.number).name(),
+                    labels: crate::id::Labels::default(),
                     key: HostKey::new(own_seed(self.number), seeds.process),
                     patience: setup.patience,
                     window: 4 << 20,

@@ -63,6 +63,7 @@ impl Forger {
             echoes: Some(vec![nonce]),
             identity: Some(self.key.identity()),
             shown: None,
+            labels: None,
         };
 
         self.send(network, &Message::Hello(hello));

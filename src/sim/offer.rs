@@ -131,6 +131,7 @@ impl SimOffer {
             sender: None,
             checksum: None,
             quick: None,
+            message: None,
         };
 
         Self {

@@ -41,7 +41,7 @@ fn network(seed: u64, rng: &mut fastrand::Rng) -> Network {
             } else {
                 Quorum::Count(1)
             },
-            batches,
+            batches: batches.into_iter().map(Into::into).collect(),
             revert: rng.bool(),
             lists: false,
         },

@@ -30,7 +30,7 @@ fn setup(seed: u64, batches: &[Quorum], revert: bool) -> NetworkSetup {
         hosts: 5,
         link,
         commit: CommitRules {
-            batches: batches.to_vec(),
+            batches: batches.iter().copied().map(Into::into).collect(),
             revert,
             ..CommitRules::default()
         },

@@ -100,6 +100,7 @@ impl Sending {
             echoes: Some(vec![Nonces::new(5).draw()]),
             identity: None,
             shown: None,
+            labels: None,
         };
 
         let source = sending.host.instance();
@@ -323,6 +324,7 @@ fn receiver(now: Moment, offer: &SimOffer, running: Option<Serial>) -> Receiver 
     let setup = HostSetup {
         host: SessionHost {
             name: name("web1"),
+            labels: crate::id::Labels::default(),
             key: HostKey::new([1; 32], 1),
             patience: Duration::from_secs(30),
             window: 1 << 20,

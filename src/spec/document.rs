@@ -204,6 +204,13 @@ impl<'d> Section<'d> {
         }
     }
 
+    /// All keys with their values, for a table whose keys are free.
+    pub(crate) fn into_fields(mut self) -> Vec<(String, Field<'d>)> {
+        let keys: Vec<String> = self.entries.iter().map(|(key, ..)| key.clone()).collect();
+        let field = |key: String| Some((key.clone(), self.take(&key)?));
+        keys.into_iter().filter_map(field).collect()
+    }
+
     /// Returns whether `key` is present and not yet taken.
     pub(crate) fn has(&self, key: &str) -> bool {
         self.entries.iter().any(|(k, _, _)| k == key)

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::*;
-use crate::units::{Floor, printable, printable_path, shown_duration};
+use crate::units::{Floor, shown_duration};
 
 impl Spec {
     /// Explains the spec, defaults included, with one line a subject.
@@ -25,6 +25,13 @@ impl Spec {
         line("meta", self.metadata());
         line("targets", self.target_hosts());
         line("commit", self.commit_steps());
+        if let Some(command) = &self.commit.notify {
+            line(
+                "notify",
+                format!("{command} reads the result, on this machine"),
+            );
+        }
+
         line("transfer", self.transfer_settings());
         if let Some(key) = &self.key {
             line("key", printable_path(key));

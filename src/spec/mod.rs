@@ -13,16 +13,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use parse::SPEC_KEYS;
-pub(crate) use values::patterns;
+pub(crate) use values::{patterns, read_command};
 
 use crate::block::frame::Level;
+use crate::hook::Command;
 use crate::id::{HostName, TreeName};
 use crate::manifest::Rules;
 use crate::manifest::entry::Mode;
 use crate::manifest::rules::{Exclude, Layout, UnknownOwner};
-use crate::units::{Floor, Limit, Quorum, Rate, printable_path};
+use crate::units::{Floor, Limit, Quorum, Rate, printable, printable_path};
 use crate::{Error, Result};
 
+/// Time for the sender's command to end.
+const NOTIFY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Default name of the tree.
 pub const DEFAULT_TREE: &str = "default";
 
@@ -165,11 +168,37 @@ pub struct Commit {
     pub require_given: bool,
     /// Layout of the switch on a host.
     pub layout: Layout,
-    /// Sizes of the first batch, the second and so on; the remaining targets commit in a last one.
+    /// Rules of the first batch, the second and so on; the remaining targets commit in a last one.
     /// Empty for a single batch.
-    pub batches: Vec<Quorum>,
+    pub batches: Vec<BatchRule>,
     /// Reaction to a failure after the commit.
     pub on_failure: OnFailure,
+    /// Command of the sender that reads the result.
+    pub notify: Option<Command>,
+}
+
+/// Hosts of a batch.
+#[derive(Debug, Clone, PartialEq)]
+pub enum BatchRule {
+    /// So many of the targets, in the order of their names.
+    Size(Quorum),
+    /// Those that a pattern on names or labels selects.
+    Hosts(String),
+}
+
+impl From<Quorum> for BatchRule {
+    fn from(size: Quorum) -> Self {
+        BatchRule::Size(size)
+    }
+}
+
+impl std::fmt::Display for BatchRule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            BatchRule::Size(size) => size.fmt(f),
+            BatchRule::Hosts(pattern) => f.write_str(&printable(pattern.as_bytes())),
+        }
+    }
 }
 
 /// Reaction to a failed host once the commit has begun: a failed hook, health check or commit, or a

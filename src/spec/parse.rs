@@ -2,8 +2,8 @@
 
 use super::document::{Document, Section};
 use super::values::{
-    flag, one_of, patterns, read_batches, read_compress, read_duration, read_expect, read_globs,
-    read_mode, read_owner, read_path,
+    flag, one_of, patterns, read_batches, read_command, read_compress, read_duration, read_expect,
+    read_globs, read_mode, read_owner, read_path,
 };
 use super::*;
 
@@ -39,6 +39,7 @@ pub const SPEC_KEYS: &[&str] = &[
     "commit.layout",
     "commit.batches",
     "commit.on_failure",
+    "commit.notify",
     "transfer",
     "transfer.rate",
     "transfer.floor",
@@ -159,10 +160,23 @@ fn targets(mut section: Section) -> Result<Targets> {
         Some(f) => read_globs(f)?,
     };
 
+    let expect = section.take("expect");
+    let wrong = expect.as_ref().map(|field| field.deferred());
     let targets = Targets {
         hosts,
-        expect: section.take("expect").map(read_expect).transpose()?,
+        expect: expect.map(read_expect).transpose()?,
     };
+
+    // A name is one host, a pattern may be many.
+    let is_name = |host: &String| !host.contains(['*', '?', '[', '{', '=']);
+    let named = targets.hosts.len();
+    if let (Some(Expect::Count(count)), Some(wrong)) = (&targets.expect, wrong)
+        && (1..*count as usize).contains(&named)
+        && targets.hosts.iter().all(is_name)
+    {
+        let what = format!("{count} hosts cannot answer, since hosts names {named}");
+        return Err(wrong(&what));
+    }
 
     section.finish().map(|()| targets)
 }
@@ -187,6 +201,10 @@ fn commit(mut section: Section) -> Result<Commit> {
                 &[("stop", OnFailure::Stop), ("revert", OnFailure::Revert)],
             )?,
         },
+        notify: section
+            .take("notify")
+            .map(|f| read_command(f, NOTIFY_TIMEOUT))
+            .transpose()?,
     };
 
     section.finish().map(|()| commit)

@@ -33,6 +33,7 @@ require    = "80%"
 layout     = "in-place"
 batches    = [1, "50%"]
 on_failure = "revert"
+notify = ["tell-the-team", "a b"]
 [transfer]
 rate = "800Mbit"
 floor = "10%"
@@ -126,6 +127,7 @@ fn every_key_is_read() {
         meta       extended attributes and ACLs kept; times of modification, hard links not
         targets    web*, static?; these must answer: web1, web2
         commit     once 80% of the targets have the whole release staged; file by file in place; in batches of 1, 50%, then the rest; after a failure every host returns to its previous release
+        notify     tell-the-team 'a b' reads the result, on this machine
         transfer   at most 800 Mbit/s; not compressed; a host below 10% of the others is served after them
         key        manifests/keys/deploy.key
         expires    hosts refuse the release 30 d after it was made
@@ -271,6 +273,21 @@ fn wrong_values_say_what_to_write() {
 }
 
 #[test]
+fn a_bare_mode_and_an_expectation_that_nobody_meets_are_explained() {
+    let bare = error_of("source = \"s\"\n[mode]\nfiles = 0644 # as ls shows it");
+    assert!(bare.contains("in octal and in quotes: \"0644\""), "{bare}");
+    let few = error_of("source = \"s\"\n[targets]\nhosts = [\"web1\"]\nexpect = 3");
+    assert!(
+        few.contains("3 hosts cannot answer, since hosts names 1"),
+        "{few}"
+    );
+    for hosts in ["[\"web*\"]", "[\"zone=a\"]", "[\"a\", \"b\", \"c\"]"] {
+        let text = format!("source = \"s\"\n[targets]\nhosts = {hosts}\nexpect = 3");
+        Spec::parse(&text, Path::new("www.toml")).expect("legal");
+    }
+}
+
+#[test]
 fn batches_and_what_follows_a_failure() {
     let read = |text: &str| {
         Spec::parse(text, Path::new("manifests/www.toml"))
@@ -279,7 +296,11 @@ fn batches_and_what_follows_a_failure() {
     };
 
     let commit = read("source = \"s\"\n[commit]\nbatches = [1, \"50%\"]\non_failure = \"revert\"");
-    assert_eq!(commit.batches, [Quorum::Count(1), Quorum::Share(5_000)]);
+    let sizes = [Quorum::Count(1), Quorum::Share(5_000)];
+    assert_eq!(commit.batches, sizes.map(BatchRule::Size));
+    let zones = read("source = \"s\"\n[commit]\nbatches = [1, \"zone=a\", \"web[1-3]\"]").batches;
+    let shown: Vec<String> = zones.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["1", "zone=a", "web[1-3]"]);
     assert_eq!(commit.on_failure, OnFailure::Revert);
     let all = [
         error_of("source = \"s\"\n[commit]\n\nbatches = [1, \"many\"]"),

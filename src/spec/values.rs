@@ -1,13 +1,15 @@
 //! Reads the values of single keys.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::document::{Field, Section};
-use super::{Compress, Expect, ModePolicy, OwnerPolicy};
+use super::{BatchRule, Compress, Expect, ModePolicy, OwnerPolicy};
 use crate::Result;
 use crate::block::frame::Level;
-use crate::id::HostName;
+use crate::hook::Command;
+use crate::id::{HostName, check_pattern};
 use crate::manifest::entry::Mode;
 use crate::manifest::header::{MAX_PATTERN_BYTES, MAX_PATTERNS};
 use crate::manifest::rules::{Exclude, MAX_EXCLUDE_BYTES, check_excludes};
@@ -94,12 +96,11 @@ fn read_glob(field: &Field) -> Result<String> {
     let glob = field.text()?;
     if glob.is_empty() || glob.len() > MAX_PATTERN_BYTES {
         return Err(field.wrong(format!(
-            "a host pattern has 1 to {MAX_PATTERN_BYTES} bytes, as in \"web*\""
+            "a host pattern has 1 to {MAX_PATTERN_BYTES} bytes, as in \"web*\" or \"zone=a\""
         )));
     }
 
-    globset::Glob::new(glob)
-        .map_err(|e| field.wrong(format!("{glob:?} is not a glob: {}", e.kind())))?;
+    check_pattern(glob).map_err(|why| field.wrong(format!("{glob:?} selects no host: {why}")))?;
     Ok(glob.to_string())
 }
 
@@ -135,13 +136,41 @@ pub(super) fn read_expect(field: Field) -> Result<Expect> {
     }
 }
 
-pub(super) fn read_batches(field: Field) -> Result<Vec<Quorum>> {
+pub(super) fn read_batches(field: Field) -> Result<Vec<BatchRule>> {
     let many = field.wrong(format!("more than {MAX_BATCHES} batches"));
-    let sizes = field.list("a list such as [1, \"50%\"]")?;
-    if sizes.len() > MAX_BATCHES {
+    let rules = field.list("a list such as [1, \"50%\"]")?;
+    if rules.len() > MAX_BATCHES {
         return Err(many);
     }
-    sizes.iter().map(Field::parse_number_or_text).collect()
+    rules.iter().map(read_batch).collect()
+}
+
+/// Reads a size, or a pattern that no size can be: one with a label, or of several names.
+fn read_batch(field: &Field) -> Result<BatchRule> {
+    let is_pattern = |text: &str| text.contains(['=', '*', '?', '[', '{']);
+    if field.is_text() && is_pattern(field.text()?) {
+        return read_glob(field).map(BatchRule::Hosts);
+    }
+    field.parse_number_or_text::<Quorum>().map(BatchRule::Size)
+}
+
+/// Reads the words of a command, which gets `limit` to end.
+pub(crate) fn read_command(field: Field, limit: Duration) -> Result<Command> {
+    if field.is_text() {
+        return Err(field.wrong(
+            "no shell reads it: write a list of words, \
+                 as in [\"systemctl\", \"reload\", \"nginx\"]",
+        ));
+    }
+
+    let wrong = field.deferred();
+    let words = field.list("a list of words, as in [\"systemctl\", \"reload\", \"nginx\"]")?;
+    let argv = words
+        .iter()
+        .map(|word| word.text().map(OsString::from))
+        .collect::<Result<Vec<_>>>()?;
+
+    Command::new(argv, limit).map_err(|e| wrong(&e))
 }
 
 pub(super) fn read_compress(field: &Field) -> Result<Compress> {

@@ -49,6 +49,7 @@ pub use state::dir::StateDir;
 pub use state::failures::{FailedRelease, MAX_FAILED_RELEASES};
 pub use state::health::Unhealthy;
 pub use state::node_store::NodeStore;
+pub use state::pins::MAX_PINS;
 pub use state::reader::{BESIDE, CommitMark, FORWARD, Mark, StateReader, StoredRelease};
 pub use state::tombstones::Following;
 pub use state::worktree::{TreeOptions, Worktree, check_dir, open_dir};

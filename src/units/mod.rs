@@ -10,7 +10,7 @@ use std::time::Duration;
 
 pub use parse::{ParseError, parse_duration};
 pub use show::{shown_age, shown_duration};
-pub use text::{one_line, printable, printable_path};
+pub use text::{is_plain_line, one_line, printable, printable_path};
 
 /// Defines a quantity or position as a bare number. Attributes of the item may derive more.
 macro_rules! number {

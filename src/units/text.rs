@@ -31,6 +31,13 @@ pub fn printable_path(path: &Path) -> String {
     printable(path.as_os_str().as_encoded_bytes())
 }
 
+/// Returns whether `text` is one line that every terminal shows as it is.
+pub fn is_plain_line(text: &str) -> bool {
+    !text
+        .chars()
+        .any(|c| c.is_control() || is_bidi(c) || is_break(c))
+}
+
 /// Joins text that is already printable line by line into one line: for logs, where a line is a
 /// record.
 pub fn one_line(text: &str) -> String {

@@ -19,7 +19,7 @@ use crate::id::HostName;
 use crate::keys::shown_time;
 use crate::manifest::TreePath;
 use crate::outcome::{Event, ExitStatus, HostState, Observer, Outcome};
-use crate::report::Report;
+use crate::report::{Report, notify};
 use crate::tree::scan::{Exposures, Hints};
 use crate::units::Moment;
 use crate::{Error, Result};
@@ -321,6 +321,7 @@ impl<'a> WatchLoop<'a> {
         } else {
             self.report.outcome(outcome);
         }
+        notify(&self.setup.options.spec, outcome);
         self.trouble = trouble;
         self.code = outcome.exit.code();
 

@@ -7,7 +7,7 @@ use minicbor::{Decode, Encode};
 use super::caps::{MAX_MESSAGE_TREES, clean_text, within};
 use super::order::{SignedOrder, Tombstone};
 use super::query::ReleaseBytes;
-use crate::id::{HostName, InstanceId, Nonce, Serial, TreeName};
+use crate::id::{HostName, InstanceId, Labels, Nonce, Serial, TreeName};
 use crate::keys::Identity;
 use crate::manifest::ReleaseId;
 use crate::units::WallTime;
@@ -57,12 +57,20 @@ pub struct Hello {
     /// In an answer to a solicit that names a tree.
     #[n(9)]
     pub shown: Option<SerialProof>,
+    /// Labels of the host, if it has any.
+    #[n(10)]
+    pub labels: Option<Labels>,
 }
 
 impl Hello {
     /// Returns whether the message was sent after `nonce` was drawn.
     pub fn repeats(&self, nonce: Nonce) -> bool {
         self.echoes.iter().flatten().any(|echo| *echo == nonce)
+    }
+
+    /// Labels of the host.
+    pub fn labels(&self) -> &Labels {
+        self.labels.as_ref().unwrap_or(Labels::none())
     }
 
     /// Returns whether the identity, if present, belongs to the process `source`.
@@ -135,6 +143,9 @@ pub struct Pull {
     /// Whether only the signed part is requested, see [`super::Message::Header`].
     #[n(5)]
     pub header: Option<bool>,
+    /// Labels of the requesting host; `None` from hosts that do not report them.
+    #[n(6)]
+    pub labels: Option<Labels>,
 }
 
 /// Datagram of a given size.

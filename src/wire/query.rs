@@ -9,9 +9,9 @@ use minicbor::{Decode, Encode};
 use super::caps::{MAX_MESSAGE_TREES, MAX_TEXT, clean_text, within};
 use super::order::{MAX_SIGNATURE_FIELD, Tombstone};
 use crate::block::BlockHash;
-use crate::id::{HostName, Serial, TreeName};
-use crate::manifest::ReleaseId;
+use crate::id::{HostName, Labels, Serial, TreeName};
 use crate::manifest::header::MAX_HEADER_BYTES;
+use crate::manifest::{ReleaseId, ReleaseMessage};
 use crate::units::WallTime;
 
 /// Largest number of releases of one tree in an answer: the newest.
@@ -56,6 +56,9 @@ pub struct QueryAnswer {
     /// The requested release, if the host keeps it.
     #[n(3)]
     pub release: Option<ReleaseBytes>,
+    /// Labels of the host, if it has any.
+    #[n(4)]
+    pub labels: Option<Labels>,
 }
 
 /// Contents of one tree on a host. It stays one flat struct, because every field is a position of
@@ -118,6 +121,9 @@ pub struct TreeReport {
     /// What keeps the tree from following its repository.
     #[n(18)]
     pub repository: Option<RepositoryTrouble>,
+    /// What the current release changes, in its author's words.
+    #[n(24)]
+    pub message: Option<ReleaseMessage>,
 }
 
 /// Trouble with a repository.
@@ -263,6 +269,13 @@ pub struct ReleaseReport {
     #[n(8)]
     #[cbor(default)]
     pub part: bool,
+    /// What it changes, in its author's words.
+    #[n(9)]
+    pub message: Option<ReleaseMessage>,
+    /// Whether it stays until somebody ends its pin.
+    #[n(10)]
+    #[cbor(default)]
+    pub pinned: bool,
 }
 
 /// Signed part of a release.
@@ -325,6 +338,7 @@ impl TreeReport {
             targets: None,
             parts: None,
             repository: None,
+            message: None,
         }
     }
 

@@ -67,6 +67,37 @@ fn files_are_sent_through_the_control_socket() {
 }
 
 #[test]
+fn a_path_goes_to_another_place_on_every_host() {
+    let Some(old) = Old::loopback(3).map(|old| started(old, 3)) else {
+        return;
+    };
+    let makuo = |args: &[&str]| old.makuo(0, args);
+    let long = "line\n".repeat(200_000);
+    for (file, text) in [("img/a.png", "a"), ("img/deep/b.png", &*long)] {
+        write(&old.base(0).join(file), text);
+    }
+
+    makuo(&["send", "img/a.png", "--to", "etc/site/logo.png"]).exits(0);
+    makuo(&["send", "-r", "img", "--to", "copy/"]).exits(0);
+    for host in 0..3 {
+        assert_eq!(read(&old.base(host).join("etc/site/logo.png")), b"a");
+        assert_eq!(
+            read(&old.base(host).join("copy/img/deep/b.png")),
+            long.as_bytes()
+        );
+        assert_eq!(old.base(host).join("img").exists(), host == 0);
+    }
+
+    makuo(&["send", "-n", "img/a.png", "--to", "b"])
+        .exits(0)
+        .says(&["b"]);
+    makuo(&["send", "img/a.png", "img/deep", "--to", "x"]).exits(2);
+    makuo(&["send", "-r", "img", "--to", "img/x"]).exits(2);
+    makuo(&["send", "img/a.png", "--to", "../x"]).exits(2);
+    makuo(&["send", "-D", "img/a.png", "--to", "x"]).exits(2);
+}
+
+#[test]
 fn members_of_the_sockets_group_need_no_key_and_others_get_nothing() {
     if !is_root() {
         return skipped("only root can be somebody else");

@@ -399,6 +399,7 @@ fn one_of_a_flood(
                 echoes: None,
                 identity: None,
                 shown: None,
+                labels: None,
             };
             evil.say(InstanceId(n), &Message::Hello(hello));
         }

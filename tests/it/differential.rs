@@ -436,6 +436,7 @@ impl Pair {
             sender: None,
             checksum: None,
             quick: None,
+            message: None,
         };
 
         let release = Release::new(header).unwrap();

@@ -53,6 +53,7 @@ impl Lie {
             echoes: echo.map(|nonce| vec![nonce]),
             identity: None,
             shown: None,
+            labels: None,
         })
     }
 
@@ -69,6 +70,8 @@ impl Lie {
             running: true,
             content: None,
             part: false,
+            message: None,
+            pinned: false,
         };
 
         let shown = signature.clone().map(|signature| ReleaseBytes {
@@ -93,6 +96,7 @@ impl Lie {
             targets: None,
             parts: None,
             repository: None,
+            message: None,
         };
 
         let host = HostName::new(&self.name).expect("legal");
@@ -101,6 +105,7 @@ impl Lie {
             host,
             trees: vec![tree],
             release: None,
+            labels: None,
         }))
     }
 }

@@ -23,6 +23,7 @@ mod console;
 mod demo;
 mod dependencies;
 mod differential;
+mod everyday;
 mod figures;
 mod fleet;
 mod history;

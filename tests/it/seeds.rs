@@ -370,6 +370,7 @@ fn header() -> Header {
         sender: None,
         checksum: None,
         quick: None,
+        message: None,
     }
 }
 

@@ -515,6 +515,7 @@ fn word(n: u64) -> Message {
         echoes: None,
         identity: None,
         shown: None,
+        labels: None,
     };
 
     match n % 3 {

@@ -129,6 +129,7 @@ fn a_host_gives_its_tree_to_nobody_whom_it_cannot_tell_to_be_of_the_group() {
             base: None,
             host: None,
             header: None,
+            labels: None,
         });
         let offered =
             |evil: &mut Adversary| announcements(&evil.said()).any(|(_, a)| a.grant.is_some());
@@ -694,6 +695,7 @@ fn what_others_say_keeps_to_its_line_in_output_and_log() {
         base: None,
         host: None,
         header: None,
+        labels: None,
     };
 
     let mut session = None;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
-use super::shared::{PreviewArgs, ReadingArgs, TargetArgs};
+use super::shared::{MessageArgs, PreviewArgs, ReadingArgs, TargetArgs};
 use crate::id::TreeName;
 
 /// `makuo send`
@@ -16,11 +16,16 @@ enough, without a key or rights on the network.
 Examples:
   makuo send index.html 'img/*.png'             these files, to every host that has the tree
   makuo send -r -n sub                          only show what would change below sub
-  makuo send -r -t 'web*' .                     all of the tree, to web hosts only")]
+  makuo send -r -t 'web*' .                     all of the tree, to web hosts only
+  makuo send new.conf --to etc/site.conf        under another name, on this host as well")]
 pub struct SendArgs {
     /// Delete extra files under the paths on the others
-    #[arg(short = 'D', long)]
+    #[arg(short = 'D', long, conflicts_with = "to")]
     pub delete: bool,
+    /// Put the path at another place in the tree, on every host, this one among them; into a
+    /// directory if PATH ends with a slash
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::Other)]
+    pub to: Option<std::ffi::OsString>,
     /// Shared options.
     #[command(flatten)]
     pub adhoc: AdhocArgs,
@@ -54,6 +59,9 @@ pub struct AdhocArgs {
     /// Targets.
     #[command(flatten)]
     pub select: TargetArgs,
+    /// Message.
+    #[command(flatten)]
+    pub about: MessageArgs,
     /// Tree, if this host has several and no path selects one
     #[arg(long, value_name = "NAME")]
     pub tree: Option<TreeName>,

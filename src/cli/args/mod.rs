@@ -4,6 +4,7 @@
 //! arguments into options.
 
 mod adhoc;
+mod kept;
 mod release;
 mod repo;
 mod repository;
@@ -18,6 +19,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 use crate::report::{ColorChoice, Settings, Verbosity};
 
 pub use adhoc::{AdhocArgs, SendArgs, SyncArgs};
+pub use kept::{KeptArgs, PinArgs, ShowArgs};
 pub use release::{DeployArgs, DiffArgs, RollbackArgs, WatchArgs};
 pub use repo::{
     HeadSignArgs, RepoAction, RepoArgs, RepoCheckArgs, RepoCopyArgs, RepoGcArgs, RepoListArgs,
@@ -29,7 +31,8 @@ pub use setup::{
     ManArgs, TreeAt,
 };
 pub use shared::{
-    HostArgs, NetworkArgs, PreviewArgs, QueryArgs, RateArgs, ReadingArgs, SessionArgs, TargetArgs,
+    CosignArgs, HostArgs, MessageArgs, NetworkArgs, PreviewArgs, QueryArgs, RateArgs, ReadingArgs,
+    SessionArgs, TargetArgs,
 };
 pub use survey::{LogArgs, LookArgs, MembersArgs, StatusArgs};
 
@@ -112,7 +115,8 @@ pub enum CliCommand {
     Deploy(DeployArgs),
     /// The live mode: deploy, then release each quiet batch of changes
     Watch(WatchArgs),
-    /// Audit drift: list differences between each host's tree and the spec's source
+    /// Audit drift: list differences between each host's tree and the spec's source; or compare two
+    /// releases
     Diff(DiffArgs),
     /// Return every host to an earlier release
     Rollback(RollbackArgs),
@@ -125,6 +129,12 @@ pub enum CliCommand {
     /// List the fleet's releases: serial, time, key, files, bytes, and the hosts that run or keep
     /// them
     Log(LogArgs),
+    /// Show a release: who made it, its message and entries; or print one of its files
+    Show(ShowArgs),
+    /// Keep a release on this host, whatever comes later
+    Pin(PinArgs),
+    /// End the pin of a release
+    Unpin(PinArgs),
     /// List the hosts with their release, state and last error
     Status(StatusArgs),
     /// List the hosts alive now: name, address, version, trees

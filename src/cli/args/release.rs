@@ -1,11 +1,16 @@
 //! Arguments of deploy, watch, diff and rollback.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueHint};
 
-use super::shared::{HostArgs, PreviewArgs, RateArgs, SessionArgs, TargetArgs};
+use super::kept::KeptArgs;
+use super::shared::{
+    CosignArgs, HostArgs, MessageArgs, PreviewArgs, RateArgs, SessionArgs, TargetArgs,
+    positive_duration,
+};
 use crate::id::{Serial, TreeName};
 use crate::units::{Limit, parse_duration};
 
@@ -15,11 +20,18 @@ use crate::units::{Limit, parse_duration};
 Examples:
   makuo deploy manifests/www.toml               put it on every host that has the tree
   makuo deploy -n manifests/www.toml            only show what would change
+  makuo deploy -m 'fix css' www.toml            say what it changes, for `makuo log`
   makuo deploy -t 'web*' --expect 3 www.toml    only on web hosts, and only when 3 answer")]
 pub struct DeployArgs {
     /// Preview.
     #[command(flatten)]
     pub preview: PreviewArgs,
+    /// Message.
+    #[command(flatten)]
+    pub about: MessageArgs,
+    /// Cosigners.
+    #[command(flatten)]
+    pub cosign: CosignArgs,
     /// Continue although a filesystem in the source is no longer mounted: its files are missing
     /// from the release
     #[arg(long)]
@@ -31,6 +43,9 @@ pub struct DeployArgs {
     /// Run health checks even on hosts without changes
     #[arg(long)]
     pub recheck: bool,
+    /// Wait this long for another deploy of the tree to end, instead of being refused at once
+    #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
+    pub wait: Option<Duration>,
     /// Publish the release to this repository as well, once the hosts have it: for hosts that come
     /// later
     #[arg(long, value_name = "URL", value_hint = ValueHint::Url, conflicts_with = "dry_run")]
@@ -78,14 +93,22 @@ pub struct WatchArgs {
 /// `makuo diff`
 #[derive(Debug, Args)]
 #[command(after_help = "\
+Two releases are compared on a host that keeps both, or in a repository.
 Examples:
   makuo diff manifests/www.toml                 exit code 1 when a host drifts
   makuo diff --checksum manifests/www.toml      trust no timestamp
+  makuo diff www@16 www@17                      what www@17 changed
   makuo diff --json www.toml | grep '\"change\"'")]
 pub struct DiffArgs {
     /// Shared options.
     #[command(flatten)]
     pub session: SessionArgs,
+    /// The later of two releases, such as www@17; the first stands in place of SPEC
+    #[arg(value_name = "RELEASE", value_hint = ValueHint::Other)]
+    pub other: Option<OsString>,
+    /// Place of the releases.
+    #[command(flatten)]
+    pub kept: KeptArgs,
 }
 
 /// `makuo rollback`
@@ -107,6 +130,12 @@ pub struct RollbackArgs {
     /// Preview.
     #[command(flatten)]
     pub preview: PreviewArgs,
+    /// Message.
+    #[command(flatten)]
+    pub about: MessageArgs,
+    /// Cosigners.
+    #[command(flatten)]
+    pub cosign: CosignArgs,
     /// Targets.
     #[command(flatten)]
     pub select: TargetArgs,

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand, ValueHint};
 
 use super::release::serial;
 use super::repository::{HistoryArgs, StoreArgs, validity};
+use super::shared::MessageArgs;
 use crate::id::{Serial, TreeName};
 use crate::repository::head::HeadValidity;
 use crate::units::parse_duration;
@@ -165,6 +166,9 @@ pub struct RepoRollbackArgs {
     /// Release to return to [default: the newest one before with other content]
     #[arg(long, value_name = "SERIAL", value_parser = serial, value_hint = ValueHint::Other)]
     pub to: Option<Serial>,
+    /// Message.
+    #[command(flatten)]
+    pub about: MessageArgs,
     /// Length of the history.
     #[command(flatten)]
     pub history: HistoryArgs,

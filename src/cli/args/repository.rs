@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
-use super::shared::RateArgs;
+use super::shared::{CosignArgs, MessageArgs, RateArgs};
 use crate::id::{HostName, TreeName};
 use crate::repository::head::HeadValidity;
 use crate::units::parse_duration;
@@ -43,6 +43,12 @@ pub struct PublishArgs {
     /// configuration's]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub authorized_keys: Option<PathBuf>,
+    /// Message.
+    #[command(flatten)]
+    pub about: MessageArgs,
+    /// Cosigners.
+    #[command(flatten)]
+    pub cosign: CosignArgs,
     /// Length of the history.
     #[command(flatten)]
     pub history: HistoryArgs,

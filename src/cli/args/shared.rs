@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, ValueHint};
 
 use crate::config::PeerName;
+use crate::manifest::ReleaseMessage;
 use crate::spec::Expect;
 use crate::units::{Rate, parse_duration};
 
@@ -46,7 +47,7 @@ pub struct NetworkArgs {
 /// Option that limits the targets.
 #[derive(Debug, Args)]
 pub struct TargetArgs {
-    /// Only hosts with a name that matches this glob (repeatable)
+    /// Only hosts with a name that matches this glob, or a label such as zone=a (repeatable)
     #[arg(short, long = "target", value_name = "PATTERN")]
     pub targets: Vec<String>,
 }
@@ -57,6 +58,22 @@ pub struct RateArgs {
     /// Rate limit, such as 500Mbit or 60MB
     #[arg(long, value_name = "RATE")]
     pub rate: Option<Rate>,
+}
+
+/// Option that describes a release.
+#[derive(Debug, Args)]
+pub struct MessageArgs {
+    /// What the release changes, in one line, for `makuo log`; signed with it
+    #[arg(short, long, value_name = "TEXT")]
+    pub message: Option<ReleaseMessage>,
+}
+
+/// Option for further signatures.
+#[derive(Debug, Args)]
+pub struct CosignArgs {
+    /// Key that signs the release as well, for hosts with require_signatures (repeatable)
+    #[arg(long = "cosign", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub keys: Vec<PathBuf>,
 }
 
 /// Option that previews a session.

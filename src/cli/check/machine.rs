@@ -1,17 +1,18 @@
 //! The machine of a configuration: what its daemon would meet there.
 
+use std::fs::Metadata;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::Result;
 use crate::cli::{network, store};
 use crate::config::HostConfig;
 use crate::daemon::Preflight;
 use crate::hook::Phase;
 use crate::id::TreeName;
 use crate::store::{Store, StoreUrl};
-use crate::units::printable;
+use crate::units::{printable, printable_path};
+use crate::{Error, Result};
 
 /// Goes through the start of a daemon with the configuration `config`, which stands in `file`.
 pub(super) fn check(file: &Path, config: &HostConfig) -> Preflight {
@@ -19,6 +20,7 @@ pub(super) fn check(file: &Path, config: &HostConfig) -> Preflight {
     preflight.require(HostConfig::load(file));
     network::preflight(config, &mut preflight);
     preflight.warnings.extend(program_warnings(config));
+    check_state_dir(config, &mut preflight);
 
     // Another user may be able to read what this one cannot.
     if !nix::unistd::geteuid().is_root() {
@@ -35,6 +37,42 @@ pub(super) fn check(file: &Path, config: &HostConfig) -> Preflight {
     }
 
     preflight
+}
+
+/// Looks at the directory for states: it is there or can be made, on the filesystem of the trees.
+fn check_state_dir(config: &HostConfig, preflight: &mut Preflight) {
+    let Some(dir) = &config.state_dir else {
+        return;
+    };
+
+    let shown = printable_path(dir);
+    // The daemon makes the last directory of the path.
+    let places = [Some(dir.as_path()), dir.parent()];
+    let mut found = places.iter().flatten().map(std::fs::metadata);
+    let Some(state) = found.find_map(|found| found.ok()) else {
+        let what = format!("state_dir: neither {shown} nor the directory above it is there");
+        preflight
+            .errors
+            .push(Error::usage(what).hint("make it, or name another one"));
+        return;
+    };
+    if !state.is_dir() {
+        let what = format!("state_dir: {shown} is no directory");
+        preflight
+            .errors
+            .push(Error::usage(what).hint("name a directory"));
+        return;
+    }
+
+    for tree in &config.trees {
+        let is_apart = |tree: &Metadata| tree.dev() != state.dev();
+        if std::fs::metadata(&tree.path).as_ref().is_ok_and(is_apart) {
+            preflight.warnings.push(format!(
+                "tree {}: state_dir {shown} is on another filesystem: its state is kept beside it",
+                tree.name
+            ));
+        }
+    }
 }
 
 /// Refuses a repository that no daemon would open. Certificates may be on another machine.

@@ -79,6 +79,18 @@ pub(super) fn no_such(path: &TreePath) -> Error {
     ))
 }
 
+/// The path to which `from` goes by the word `to`: a directory for it if that ends with a slash.
+pub(super) fn destination(root: &Root, from: &TreePath, to: &[u8]) -> Result<TreePath> {
+    let dir = within(root.path(), to)?;
+    match dir {
+        Some(dir) if !to.ends_with(b"/") => Ok(dir),
+        Some(dir) => dir
+            .join(from.name())
+            .map_err(|e| Error::usage(e.to_string())),
+        None => TreePath::new(from.name()).map_err(|e| Error::usage(e.to_string())),
+    }
+}
+
 /// Converts `word` to a path within the tree at `base`; `None` for the tree itself.
 fn within(base: &Path, word: &[u8]) -> Result<Option<TreePath>> {
     let outside = || {

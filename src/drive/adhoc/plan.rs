@@ -3,18 +3,19 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::paths::{Named, named, no_such};
+use super::paths::{Named, destination, named, no_such};
 use super::request::{AdhocAction, AdhocRequest};
 use super::service::{AdhocService, SENT, SendTree};
-use crate::drive::deploy::source::{SourcePart, SourceScan};
+use crate::drive::deploy::source::{SourcePart, SourceScan, moved, prepare};
 use crate::drive::deploy::{self, DeployOptions, Interrupt, ReleaseKeys, ReleaseOrigin};
+use crate::id::check_pattern;
 use crate::keys::Signer;
 use crate::manifest::TreePath;
 use crate::manifest::rules::Exclude;
 use crate::outcome::{ExitStatus, Observer, Outcome, Purpose};
 use crate::spec::{OwnerPolicy, Spec};
 use crate::tree::Root;
-use crate::units::Limit;
+use crate::units::{Limit, printable};
 use crate::{Error, Result};
 
 /// A validated request.
@@ -25,6 +26,8 @@ pub(super) struct PlannedRequest<'a> {
     root: Arc<Root>,
     signer: Arc<dyn Signer>,
     pub(super) named: Named,
+    /// The path that is sent, and the one to which it goes.
+    moves: Option<(TreePath, TreePath)>,
     excludes: Vec<Exclude>,
 }
 
@@ -60,7 +63,9 @@ impl<'a> PlannedRequest<'a> {
             }));
         }
 
+        let moves = moves(&root, &named, request)?;
         Ok(Self {
+            moves,
             service,
             tree,
             request,
@@ -69,6 +74,11 @@ impl<'a> PlannedRequest<'a> {
             named,
             excludes,
         })
+    }
+
+    /// Returns whether the entries go to another path than their own.
+    pub(super) fn is_moved(&self) -> bool {
+        self.moves.is_some()
     }
 
     fn deletes(&self) -> bool {
@@ -107,6 +117,7 @@ impl<'a> PlannedRequest<'a> {
         };
 
         Ok(DeployOptions {
+            message: self.request.message.clone(),
             only: self.request.targets.clone(),
             strict: sending.strict,
             cache: self.tree.cache.clone().or_else(|| self.state()),
@@ -116,14 +127,18 @@ impl<'a> PlannedRequest<'a> {
                 ..SourceScan::default()
             },
             part: SourcePart {
-                scope: scope.to_vec(),
+                scope: match &self.moves {
+                    Some((_, to)) => vec![to.clone()],
+                    None => scope.to_vec(),
+                },
                 excludes: self.excludes.clone(),
                 without_top: true,
                 owner: sending.owner,
                 listed: self.request.files,
             },
             lists: self.request.lists || !self.named.missing.is_empty(),
-            beside: Some(self.service.handle()),
+            // This host lacks what goes to another path, and takes it like all others.
+            beside: Some(self.service.handle()).filter(|_| !self.is_moved()),
             ..DeployOptions::new(
                 self.spec(scope)?,
                 purpose,
@@ -147,8 +162,30 @@ impl<'a> PlannedRequest<'a> {
         interrupt: &Interrupt,
         observer: &mut dyn Observer,
     ) -> Result<Outcome> {
+        let origin = self.origin(&options);
         self.service
-            .send(|network| deploy::run(network, options, ReleaseOrigin::Scan, interrupt, observer))
+            .send(|network| deploy::run(network, options, origin, interrupt, observer))
+    }
+
+    /// The source of a session: a scan, perhaps with its entries moved.
+    fn origin(&self, options: &DeployOptions) -> ReleaseOrigin {
+        let Some((from, to)) = self.moves.clone() else {
+            return ReleaseOrigin::Scan;
+        };
+
+        let (spec, scan, cache) = (
+            options.spec.clone(),
+            options.scan.clone(),
+            options.cache.clone(),
+        );
+        let part = SourcePart {
+            scope: vec![from.clone()],
+            ..options.part.clone()
+        };
+        ReleaseOrigin::Prepared(Box::new(move || {
+            let prepared = prepare(&spec, &part, scan, cache.as_deref())?;
+            moved(prepared, &from, &to, spec.transfer.compress)
+        }))
     }
 
     /// Refuses a path missing here and on every host.
@@ -165,15 +202,36 @@ impl<'a> PlannedRequest<'a> {
     }
 }
 
+/// The path that `request` moves, and its new one.
+fn moves(
+    root: &Root,
+    named: &Named,
+    request: &AdhocRequest,
+) -> Result<Option<(TreePath, TreePath)>> {
+    let Some(to) = &request.to else {
+        return Ok(None);
+    };
+
+    let [from] = named.paths.as_slice() else {
+        return Err(Error::usage("--to takes one path")
+            .hint("send each path alone, or the directory that they are in"));
+    };
+    if request.action != AdhocAction::Send {
+        return Err(Error::usage("--to deletes nothing: leave -D out"));
+    }
+    let to = destination(root, from, to)?;
+    if to.is_within(from) || from.is_within(&to) {
+        return Err(Error::usage(format!(
+            "{from} cannot go to {to}: one is in the other"
+        )));
+    }
+    Ok(Some((from.clone(), to)))
+}
+
 fn check_globs(targets: &[String]) -> Result<()> {
     for pattern in targets {
-        globset::Glob::new(pattern).map_err(|e| {
-            Error::usage(format!(
-                "{}: {}",
-                crate::units::printable(pattern.as_bytes()),
-                e.kind()
-            ))
-        })?;
+        check_pattern(pattern)
+            .map_err(|why| Error::usage(format!("{}: {why}", printable(pattern.as_bytes()))))?;
     }
 
     Ok(())

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::TreeName;
+use crate::manifest::ReleaseMessage;
 use crate::units::Limit;
 
 /// Action on the paths.
@@ -52,6 +53,13 @@ pub struct AdhocRequest {
     pub lists: bool,
     /// Report the files of the release.
     pub files: bool,
+    /// Path in the tree to which the only path goes on the hosts, this one among them; with a slash
+    /// at its end the directory for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Vec<u8>>,
+    /// What the release changes, in its author's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<ReleaseMessage>,
 }
 
 impl AdhocRequest {
@@ -70,6 +78,8 @@ impl AdhocRequest {
             max_delete: None,
             lists: false,
             files: false,
+            to: None,
+            message: None,
         }
     }
 }

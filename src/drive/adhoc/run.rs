@@ -54,6 +54,7 @@ fn send(
     if purpose == Purpose::Deploy
         && outcome.exit == ExitStatus::Success
         && work.request.targets.is_empty()
+        && !work.is_moved()
     {
         merge::run(work, interrupt);
     }

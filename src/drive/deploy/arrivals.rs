@@ -77,10 +77,11 @@ fn arriving(host: &HostHandle, tree: &TreeName, machine: &Sender) -> Option<Arri
     let lacking = machine
         .target_states()
         .filter(|(id, ..)| new.contains(id))
-        .map(|(_, name, state)| Lacking {
+        .map(|(_, hello, state)| Lacking {
             have: state.running.unwrap_or_default(),
             base: state.base,
-            host: Some(name),
+            host: Some(&hello.name),
+            labels: Some(hello.labels()),
         });
 
     Some(tree.arriving(lacking).unwrap_or_else(|e| {

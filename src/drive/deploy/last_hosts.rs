@@ -1,8 +1,8 @@
 //! Hosts that took part in earlier deploys of a tree from here, for a later deploy to miss.
 //!
 //! **On disk.** `last_hosts/GROUP/TREE` in the cache, GROUP being the name of the group key or
-//! `plain`: a line `NAME SECONDS` for each host, with the time since 1970 of its last answer. A
-//! host is forgotten after [`FORGOTTEN_AFTER`], or with its line. Only work is lost with the file:
+//! `plain`: a line `NAME SECONDS [LABELS]` for each host, with the time since 1970 of its last
+//! answer. A host is forgotten after [`FORGOTTEN_AFTER`], or with its line. Only work is lost with the file:
 //! the next deploy begins a new one.
 
 use std::collections::BTreeMap;
@@ -12,9 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::cache_file;
-use crate::id::{HostName, TreeName};
+use crate::id::{HostName, Labels, TreeName, matches_host};
 use crate::keys::GroupKey;
-use crate::proto::receiver::matches_name;
 use crate::units::{WallTime, printable_path};
 
 /// Directory in the cache.
@@ -35,7 +34,14 @@ const MAX_NAMED: usize = 8;
 pub(super) struct LastHosts {
     /// File to write; `None` to remember nothing.
     path: Option<PathBuf>,
-    hosts: BTreeMap<HostName, WallTime>,
+    hosts: BTreeMap<HostName, LastAnswer>,
+}
+
+/// The last answer of a host.
+#[derive(Debug, Clone, PartialEq)]
+struct LastAnswer {
+    at: WallTime,
+    labels: Labels,
 }
 
 impl LastHosts {
@@ -68,16 +74,14 @@ impl LastHosts {
         }
     }
 
-    /// Hosts that match each of the `lists` of globs.
+    /// Hosts that are selected by each of the `lists` of patterns.
     pub(super) fn matching(&self, lists: &[&Vec<String>]) -> Vec<HostName> {
-        let is_meant = |name: &&HostName| {
-            let matches = |list: &&Vec<String>| {
-                let mut globs = list.iter();
-                globs.any(|glob| matches_name(glob, name.as_str()))
-            };
-            lists.iter().all(matches)
+        let is_meant = |(name, last): &(&HostName, &LastAnswer)| {
+            let selects = |pattern: &String| matches_host(pattern, name, Some(&last.labels));
+            lists.iter().all(|list| list.iter().any(selects))
         };
-        self.hosts.keys().filter(is_meant).cloned().collect()
+        let meant = self.hosts.iter().filter(is_meant);
+        meant.map(|(name, _)| name.clone()).collect()
     }
 
     /// Says which hosts that match the `lists` are not among the `targets`; `None` if all are.
@@ -112,7 +116,7 @@ impl LastHosts {
     /// Records the `hosts` of a deploy at `now`.
     pub(super) fn keep<'a>(
         &self,
-        hosts: impl Iterator<Item = &'a HostName>,
+        hosts: impl Iterator<Item = (&'a HostName, &'a Labels)>,
         now: WallTime,
     ) -> io::Result<()> {
         let Some((path, dir)) = self
@@ -129,13 +133,20 @@ impl LastHosts {
             Some(text) => parse(&text, now),
             None => self.hosts.clone(),
         };
-        known.extend(hosts.map(|name| (name.clone(), now)));
+        let answer = |(name, labels): (&HostName, &Labels)| {
+            let labels = labels.clone();
+            (name.clone(), LastAnswer { at: now, labels })
+        };
+        known.extend(hosts.map(answer));
 
-        let mut newest: Vec<(&HostName, &WallTime)> = known.iter().collect();
-        newest.sort_by_key(|(_, at)| std::cmp::Reverse(at.0));
+        let mut newest: Vec<(&HostName, &LastAnswer)> = known.iter().collect();
+        newest.sort_by_key(|(_, last)| std::cmp::Reverse(last.at.0));
         newest.truncate(MAX_LAST_HOSTS);
-        newest.sort();
-        let line = |(name, at): (&HostName, &WallTime)| format!("{name} {}\n", at.0);
+        newest.sort_by_key(|(name, _)| *name);
+        let line = |(name, last): (&HostName, &LastAnswer)| {
+            let line = format!("{name} {} {}", last.at.0, last.labels);
+            format!("{}\n", line.trim_end())
+        };
         let text: String = newest.into_iter().map(line).collect();
 
         cache_file::replace(path, text.as_bytes())
@@ -143,14 +154,16 @@ impl LastHosts {
 }
 
 /// Reads the lines of hosts that are not forgotten at `now`; other lines are skipped.
-fn parse(text: &str, now: WallTime) -> BTreeMap<HostName, WallTime> {
+fn parse(text: &str, now: WallTime) -> BTreeMap<HostName, LastAnswer> {
     let oldest = now.0.saturating_sub_unsigned(FORGOTTEN_AFTER.as_secs());
     let host = |line: &str| {
-        let (name, at) = line.trim().split_once(' ')?;
-        let at: i64 = at.trim().parse().ok()?;
-        let name = HostName::new(name).ok()?;
+        let mut words = line.split_whitespace();
+        let name = HostName::new(words.next()?).ok()?;
+        let at: i64 = words.next()?.parse().ok()?;
+        let labels = Labels::parse_known(words.next().unwrap_or_default());
         // A clock that was ahead must not keep a host for ever.
-        (at >= oldest).then_some((name, WallTime(at.min(now.0))))
+        let at = WallTime(at.min(now.0));
+        (at.0 >= oldest).then_some((name, LastAnswer { at, labels }))
     };
     text.lines()
         .take(2 * MAX_LAST_HOSTS)
@@ -180,6 +193,10 @@ mod tests {
         all.iter().map(name).collect()
     }
 
+    fn plain(names: &[HostName]) -> impl Iterator<Item = (&HostName, &Labels)> {
+        names.iter().map(|name| (name, Labels::none()))
+    }
+
     fn load(dir: &Path, now: WallTime) -> LastHosts {
         LastHosts::load(Some(dir), &[], &TreeName::new("www").expect("legal"), now)
     }
@@ -190,7 +207,7 @@ mod tests {
         let first = load(dir.path(), NOW);
         assert_eq!(first.missed(&[], &names(&["web1"])), None);
         first
-            .keep(names(&["web1", "web2", "db1"]).iter(), NOW)
+            .keep(plain(&names(&["web1", "web2", "db1"])), NOW)
             .expect("writable");
 
         let again = load(dir.path(), NOW);
@@ -201,7 +218,7 @@ mod tests {
         assert!(text.starts_with("db1, web2 took part"), "{text}");
 
         // The missed hosts stay, and others do not make them younger.
-        again.keep(names(&["web1"]).iter(), NOW).expect("writable");
+        again.keep(plain(&names(&["web1"])), NOW).expect("writable");
         let later = WallTime(NOW.0 + FORGOTTEN_AFTER.as_secs() as i64 + 1);
         let much_later = load(dir.path(), later);
         assert_eq!(much_later.missed(&[], &[]), None);
@@ -215,13 +232,26 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let hosts = load(dir.path(), NOW);
         hosts
-            .keep(names(&["web1", "web2", "db1"]).iter(), NOW)
+            .keep(plain(&names(&["web1", "web2", "db1"])), NOW)
             .expect("writable");
         let hosts = load(dir.path(), NOW);
         let (web, first) = (vec!["web*".to_string()], vec!["web1".to_string()]);
         assert_eq!(hosts.matching(&[&web]), names(&["web1", "web2"]));
         assert_eq!(hosts.missed(&[&web, &first], &names(&["web1"])), None);
         assert!(hosts.missed(&[&web], &names(&["web1"])).is_some());
+    }
+
+    #[test]
+    fn hosts_are_selected_by_their_labels_as_well() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let zone = |zone: &str| Labels::parse_known(&format!("zone={zone}"));
+        let (a, b) = (zone("a"), zone("b"));
+        let names = names(&["web1", "web2", "web3"]);
+        let hosts = names.iter().zip([&a, &b, Labels::none()]);
+        load(dir.path(), NOW).keep(hosts, NOW).expect("writable");
+
+        let selected = load(dir.path(), NOW).matching(&[&vec!["zone=b".to_string()]]);
+        assert_eq!(selected, names[1..2]);
     }
 
     #[test]
@@ -235,8 +265,11 @@ mod tests {
             assert!(parse(text, NOW).is_empty(), "{text:?}");
         }
         assert_eq!(
-            parse("web1 9223372036854775807", NOW).values().next(),
-            Some(&NOW)
+            parse("web1 9223372036854775807", NOW)
+                .values()
+                .next()
+                .map(|last| last.at),
+            Some(NOW)
         );
 
         let dir = tempfile::tempdir().expect("a directory");
@@ -244,7 +277,7 @@ mod tests {
             .map(|n| HostName::new(&format!("host{n}")).expect("legal"))
             .collect();
         load(dir.path(), NOW)
-            .keep(many.iter(), NOW)
+            .keep(plain(&many), NOW)
             .expect("writable");
         assert_eq!(load(dir.path(), NOW).hosts.len(), MAX_LAST_HOSTS);
     }

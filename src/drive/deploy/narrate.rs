@@ -5,9 +5,8 @@ use std::time::Duration;
 use super::options::DeployOptions;
 use crate::drive::endpoint::GroupEndpoint;
 use crate::drive::silence::silence;
-use crate::id::{HostName, Serial, TreeName};
+use crate::id::{HostName, Labels, Serial, TreeName, matches_host};
 use crate::outcome::{ExitStatus, HostResult, HostState, Outcome, Silence};
-use crate::proto::receiver::matches_name;
 use crate::proto::sender::Sender;
 use crate::proto::sender::hosts::Host;
 use crate::spec::{Expect, Spec};
@@ -21,7 +20,7 @@ pub(super) fn missing_hosts(
     options: &DeployOptions,
     endpoint: &GroupEndpoint,
     found: &[HostName],
-    members: &[HostName],
+    members: &[(HostName, Labels)],
     missing: &[HostName],
     took: Duration,
     remedy: String,
@@ -56,31 +55,36 @@ pub(super) fn missing_hosts(
 }
 
 /// Error and hint if hosts answered, none of them a target.
-fn no_target(options: &DeployOptions, members: &[HostName]) -> (String, String) {
+fn no_target(options: &DeployOptions, members: &[(HostName, Labels)]) -> (String, String) {
     let tree = &options.spec.tree;
     let lists = options.lists();
-    let is_named = |name: &&HostName| {
-        let any = |list: &&Vec<String>| list.iter().any(|glob| matches_name(glob, name.as_str()));
-        lists.iter().all(any)
+    let is_selected = |(name, labels): &&(HostName, Labels)| {
+        let selects = |pattern: &String| matches_host(pattern, name, Some(labels));
+        lists.iter().all(|list| list.iter().any(selects))
     };
 
-    let named: Vec<&HostName> = members.iter().filter(is_named).collect();
-    if named.is_empty() {
-        let globs: Vec<String> = lists.iter().map(|list| list.join(", ")).collect();
+    let selected: Vec<&(HostName, Labels)> = members.iter().filter(is_selected).collect();
+    if selected.is_empty() {
+        let patterns: Vec<String> = lists.iter().map(|list| list.join(", ")).collect();
+        let has_label = patterns.iter().any(|pattern| pattern.contains('='));
+        let (verb, what) = match has_label {
+            true => ("matches", "names and labels"),
+            false => ("is named", "names"),
+        };
         return (
             format!(
-                "no host is named {}; these answered: {}",
-                globs.join(" and "),
-                first_names(members.iter())
+                "no host {verb} {}; these answered: {}",
+                patterns.join(" and "),
+                first_names(members.iter().map(|(name, _)| name))
             ),
-            "see `makuo members` for the names of hosts".to_string(),
+            format!("see `makuo members` for the {what} of hosts"),
         );
     }
 
     (
         format!(
             "no host has the tree {tree}; these answered: {}",
-            first_names(named.into_iter())
+            first_names(selected.into_iter().map(|(name, _)| name))
         ),
         "see `makuo members` for the trees that hosts have".to_string(),
     )

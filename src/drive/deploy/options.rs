@@ -11,6 +11,7 @@ use crate::block::BlockHash;
 use crate::drive::host::HostHandle;
 use crate::id::{HostName, Serial, TreeName};
 use crate::keys::{AuthorizedKeys, PublicKey, Role, Signer};
+use crate::manifest::ReleaseMessage;
 use crate::net::Waker;
 use crate::outcome::Purpose;
 use crate::spec::Spec;
@@ -24,6 +25,8 @@ pub struct DeployOptions {
     pub spec: Spec,
     /// Purpose of the session.
     pub purpose: Purpose,
+    /// What the release changes, in its author's words.
+    pub message: Option<ReleaseMessage>,
     /// Globs on host names besides the spec's: a target matches both lists; an empty list matches
     /// all.
     pub only: Vec<String>,
@@ -68,6 +71,7 @@ impl DeployOptions {
         Self {
             spec,
             purpose,
+            message: None,
             only: Vec::new(),
             keys,
             name,

@@ -93,6 +93,7 @@ impl SessionRelease {
             sender: options.name.clone(),
             checksum: options.scan.checksum,
             quick: options.scan.is_quick(),
+            message: options.message.clone(),
         };
 
         Some(facts.header(&options.spec, new))

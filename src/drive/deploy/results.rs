@@ -179,6 +179,7 @@ impl EndedSession<'_> {
         outcome.serial = header
             .filter(|h| h.intent != Intent::Audit)
             .map(|h| h.serial);
+        outcome.message = header.and_then(|h| h.message.clone());
 
         outcome.fingerprint = Some(self.options.keys.fingerprint());
         outcome.hosts = self.machine.hosts().map(|h| self.result(h)).collect();

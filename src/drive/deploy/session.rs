@@ -1,5 +1,6 @@
 //! The loop of a session: the driver of the sender machine between worker and observer.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use super::arrivals::ArrivalWait;
@@ -16,7 +17,7 @@ use super::{narrate, serials};
 use crate::drive::clock;
 use crate::drive::host::HostHandle;
 use crate::drive::unproven;
-use crate::id::HostName;
+use crate::id::{HostName, Labels};
 use crate::manifest::{Intent, Release};
 use crate::outcome::{Event, HostState, MadeRelease, Outcome, Purpose, shared_names};
 use crate::proto::sender::hosts::Host;
@@ -186,7 +187,14 @@ impl<'a> DeploySession<'a> {
         self.reporter.notes(told);
 
         let hosts = machine.hosts().filter(|host| host.stage.is_some());
-        let hosts = hosts.map(|host| &host.name);
+        let labels: HashMap<&HostName, &Labels> = machine
+            .target_states()
+            .map(|(_, hello, _)| (&hello.name, hello.labels()))
+            .collect();
+        let hosts = hosts.map(|host| {
+            let labels = labels.get(&host.name).copied();
+            (&host.name, labels.unwrap_or(Labels::none()))
+        });
         let now = clock::wall_seconds();
         if self.options.purpose == Purpose::Deploy
             && let Err(e) = self.last_hosts.keep(hosts, now)
@@ -318,7 +326,7 @@ impl<'a> DeploySession<'a> {
     fn missing_hosts(
         &self,
         targets: &[(HostName, SocketAddr)],
-        members: &[HostName],
+        members: &[(HostName, Labels)],
         missing: &[HostName],
     ) -> Option<Outcome> {
         let mut names: Vec<HostName> = targets.iter().map(|t| t.0.clone()).collect();

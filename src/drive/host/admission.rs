@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 
 use super::authorize::{
     AUDIT_SECONDS, check_allowed, check_catch_up, check_expiry, check_grant, check_key,
-    check_newer, check_session,
+    check_newer, check_session, check_signatures,
 };
 use super::managed::ManagedTree;
 use super::offer::Opening;
@@ -210,6 +210,7 @@ fn check(host: &LocalHost, session: SessionId, opening: &Opening) -> Result<Publ
         .map_err(|e| format!("the release is not signed: {e}"))
         .map_err(by(Signature))?;
     check_key(host, &key, release, clock::wall_seconds()).map_err(by(Key))?;
+    check_signatures(host, release, signature, clock::wall_seconds()).map_err(by(Key))?;
     check_expiry(header, clock::wall_seconds()).map_err(by(Time))?;
     check_session(header, session, grant.is_some()).map_err(by(Order))?;
 
@@ -244,6 +245,7 @@ fn check_missed(host: &LocalHost, release: &Release, signature: &[u8]) -> Result
     let key = verify(Namespace::RELEASE, release.bytes(), signature)
         .map_err(|e| format!("the release is not signed: {e}"))?;
     check_allowed(host, &key, release, clock::wall_seconds())?;
+    check_signatures(host, release, signature, clock::wall_seconds())?;
     let tree = &release.header().tree;
     let managed = host
         .trees

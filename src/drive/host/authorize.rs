@@ -6,7 +6,7 @@
 
 use super::shared::LocalHost;
 use crate::id::{Serial, SessionId};
-use crate::keys::{Namespace, PublicKey, Role, verify};
+use crate::keys::{Namespace, PublicKey, Role, verify, verify_all};
 use crate::manifest::{Header, Intent, Release};
 use crate::proto::receiver::ReasonText;
 use crate::tree::{Following, Tree};
@@ -53,6 +53,36 @@ pub(super) fn check_key(
     }
 
     Ok(())
+}
+
+/// Checks that as many different authorized keys signed `release` as its tree requires here.
+pub(super) fn check_signatures(
+    host: &LocalHost,
+    release: &Release,
+    signature: &[u8],
+    now: WallTime,
+) -> Result<(), ReasonText> {
+    let header = release.header();
+    let managed = host.trees.get(&header.tree);
+    let needed = managed.map_or(1, |managed| managed.rules().require_signatures);
+    if needed <= 1 || header.intent == Intent::Audit {
+        return Ok(());
+    }
+
+    let keys = host.keys();
+    let role = Role::from(header.intent);
+    let mut by = verify_all(Namespace::RELEASE, release.bytes(), signature);
+    by.retain(|key| keys.allows(key, &header.tree, role, now).is_ok());
+    if by.len() >= needed {
+        return Ok(());
+    }
+
+    Err(format!(
+        "it has {} of the {needed} signatures by different authorized keys that this host requires \
+         of tree {}: others sign it with --cosign",
+        by.len(),
+        header.tree
+    ))
 }
 
 /// Checks that the release was signed for this session, which stops replays. A release committed
@@ -154,7 +184,7 @@ pub(super) fn check_grant(
     let is_for_us = order.permits(&host.name, grant.hosts.as_ref());
     let commits = order.kind == OrderKind::Commit && order.release == release.id();
 
-    match (commits && by == *key, is_for_us) {
+    match (commits && by.orders_for(key), is_for_us) {
         (true, true) => Ok(()),
         (true, false) => {
             Err("its sender ordered other hosts to commit it, and not this one".into())

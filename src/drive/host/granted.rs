@@ -1,7 +1,7 @@
 //! The check of a release from elsewhere, before anything of it is loaded: the one that an offer
 //! of it has to pass as well.
 
-use super::authorize::{check_allowed, check_catch_up, check_grant};
+use super::authorize::{check_allowed, check_catch_up, check_grant, check_signatures};
 use super::shared::LocalHost;
 use super::tombstones;
 use crate::drive::clock;
@@ -30,7 +30,8 @@ impl LocalHost {
         let key = verify(Namespace::RELEASE, release.bytes(), signature)
             .map_err(|e| format!("the release is not signed: {e}"))?;
         check_allowed(self, &key, release, clock::wall_seconds())?;
-        if !is_target(release, &self.name) {
+        check_signatures(self, release, signature, clock::wall_seconds())?;
+        if !is_target(release, &self.name, Some(&self.labels())) {
             return Err(format!("it is for other hosts than {}", self.name));
         }
 

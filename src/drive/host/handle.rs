@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::observation::{TreeObservation, TreeSight, observe};
 use super::shared::LocalHost;
-use crate::id::{InstanceId, SessionId, TreeName};
+use crate::id::{InstanceId, Labels, SessionId, TreeName};
 use crate::keys::{AuthorizedKeys, GroupKey};
 use crate::manifest::Release;
 use crate::net::Waker;
@@ -38,6 +38,8 @@ pub enum HostCommand {
     Observe(Outbox<Vec<TreeSight>>),
     /// Record the states of the trees again.
     Changed,
+    /// Tell other labels from now on.
+    Labels(Labels),
     /// Serve a tree opened late or repaired.
     Opened(TreeName),
     /// Return the hosts among these that were first heard a moment ago, so that they may still
@@ -173,6 +175,12 @@ impl HostHandle {
     /// Seals with the first of `keys` from now on, and opens with all of them.
     pub fn rekey(&self, keys: Vec<GroupKey>) {
         self.send(HostCommand::Rekey(keys));
+    }
+
+    /// Has other labels from now on.
+    pub fn set_labels(&self, labels: Labels) {
+        self.host.set_labels(labels.clone());
+        self.send(HostCommand::Labels(labels));
     }
 
     /// Ends the host.

@@ -97,6 +97,7 @@ impl QueryReader {
             host: self.name.clone(),
             trees: trees.collect(),
             release,
+            labels: Some(self.host.labels()).filter(|labels| !labels.is_empty()),
         }
     }
 

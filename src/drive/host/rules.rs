@@ -16,6 +16,8 @@ pub struct TreeRules {
     pub max_delete: Limit,
     /// Age from which a release is reported as stale.
     pub max_age: Option<Duration>,
+    /// Number of different authorized keys that have to sign a release.
+    pub require_signatures: usize,
     /// Commands around a commit.
     pub hooks: Hooks,
 }
@@ -26,6 +28,7 @@ impl From<&TreeConfig> for TreeRules {
             protect: config.protect.clone(),
             max_delete: config.max_delete.unwrap_or(Limit::NONE),
             max_age: config.max_age,
+            require_signatures: usize::from(config.require_signatures),
             hooks: config.hooks.clone(),
         }
     }

@@ -320,6 +320,7 @@ fn setup_of(host: &LocalHost, endpoint: &GroupEndpoint, key: HostKey, sealed: bo
     HostSetup {
         host: SessionHost {
             name: host.name.clone(),
+            labels: host.labels(),
             key,
             patience: SENDER_TIMEOUT,
             window,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::managed::ManagedTree;
 use super::own_key::OwnKey;
 use super::trees::Trees;
-use crate::id::{HostName, TreeName};
+use crate::id::{HostName, Labels, TreeName};
 use crate::keys::{AuthorizedKeys, HostKey, random_bytes};
 use crate::metrics::HostFigures;
 use crate::sync::locked;
@@ -23,6 +23,8 @@ pub struct LocalHost {
     pub trees: Trees,
     /// Authorized keys, replaced as a whole when the file is read again.
     pub keys: Mutex<Arc<AuthorizedKeys>>,
+    /// Labels, replaced when the configuration is read again.
+    pub labels: Mutex<Labels>,
     /// Signing key of the host.
     pub own_key: OwnKey,
     /// Counters of the host.
@@ -107,6 +109,15 @@ impl LocalHost {
     pub fn serve(&self, name: &TreeName, managed: ManagedTree) {
         self.trees.serve(name, managed);
         self.own_key.opened(&self.trees);
+    }
+
+    /// Labels of the host.
+    pub fn labels(&self) -> Labels {
+        locked(&self.labels).clone()
+    }
+
+    pub(super) fn set_labels(&self, labels: Labels) {
+        *locked(&self.labels) = labels;
     }
 
     /// Keys that may sign for this host.

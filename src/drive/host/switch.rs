@@ -14,7 +14,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::authorize::check_allowed;
+use super::authorize::{check_allowed, check_signatures};
 use super::checks::DueChecks;
 use super::drift_check;
 use super::hooks::{self, current, occasion, run_after};
@@ -90,7 +90,8 @@ impl Switch {
 
         // A tombstone holds in every session.
         let is_about = order.session == id || granted || order.tombstone().is_some();
-        let is_ours = order_key == offer.key && is_about && order.release == offer.release.id();
+        let is_ours =
+            order_key.orders_for(&offer.key) && is_about && order.release == offer.release.id();
         if !is_ours || offer.release.header().intent == Intent::Audit {
             return None;
         }
@@ -137,12 +138,11 @@ impl Switch {
         }
 
         // Keys and time may have changed during the transfer.
-        if let Err(why) = check_allowed(
-            offer.host,
-            &offer.key,
-            &offer.release,
-            clock::wall_seconds(),
-        ) {
+        let now = clock::wall_seconds();
+        let (host, release) = (offer.host, &offer.release);
+        let allowed = check_allowed(host, &offer.key, release, now)
+            .and_then(|()| check_signatures(host, release, &offer.signature, now));
+        if let Err(why) = allowed {
             self.give_up(offer, staging);
             return Some(Ordered::Failed(why));
         }

@@ -33,6 +33,9 @@ pub(super) fn tree_report(
     };
 
     let running = tree.current().map_err(unreadable).ok().flatten();
+    let message = running
+        .as_ref()
+        .and_then(|stored| stored.release.header().message.clone());
     let trouble = trouble.or_else(|| {
         let running = running.as_ref().filter(|_| work.is_none())?;
         stored_trouble(tree, running.release.id())
@@ -113,6 +116,7 @@ pub(super) fn tree_report(
         targets,
         parts: Some(parts),
         repository: managed.repository.report(clock::wall_seconds()),
+        message,
     }
 }
 
@@ -144,6 +148,8 @@ fn release_report(kept: KeptRelease) -> ReleaseReport {
         content,
         part,
         running,
+        message,
+        pinned,
     } = kept;
 
     let key = key.map(|key: Fingerprint| key.to_string());
@@ -157,5 +163,7 @@ fn release_report(kept: KeptRelease) -> ReleaseReport {
         running,
         content: Some(content),
         part,
+        message,
+        pinned,
     }
 }

@@ -6,6 +6,7 @@ use crate::drive::clock;
 use crate::error::{Error, Result};
 use crate::id::{Serial, TreeName};
 use crate::keys::{AuthorizedKeys, Fingerprint, Namespace, Role, verify};
+use crate::manifest::ReleaseMessage;
 use crate::repository::head::{Head, HeadError, HeadRelease};
 use crate::store::Store;
 use crate::units::{ByteSize, WallTime};
@@ -40,6 +41,8 @@ pub struct ListedRelease {
     pub entries: u64,
     /// Bytes of its files.
     pub bytes: ByteSize,
+    /// What it changes, in its author's words.
+    pub message: Option<ReleaseMessage>,
 }
 
 /// Trees of a repository. One that cannot be read has the reason in its place.
@@ -105,5 +108,6 @@ async fn record_of(store: &Store, tree: &TreeName, kept: &HeadRelease) -> Result
         key: key.ok().map(|key| key.fingerprint()),
         entries: header.root.entries,
         bytes: ByteSize(header.root.bytes),
+        message: header.message.clone(),
     })
 }

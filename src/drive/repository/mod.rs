@@ -3,14 +3,15 @@
 //! The machines of [`crate::repository`] decide, and [`crate::store`] carries out. `requests` joins
 //! the two.
 //!
-//! `publish` signs a release and stores it, with the nodes of a `node_reader`; `renew` signs only a
-//! head, or an earlier release. Both run a `publication`, with its `upload_progress`, and
+//! `publish` signs a release and stores it; `renew` signs only a head, or an earlier release. Both run a `publication`, with its `upload_progress`, and
 //! `head_memory` knows what was there.
 //!
 //! `find` looks for a newer release than the `known_head` has, and loads its manifest. Then `shelf`
 //! holds the blocks that a thread loads ahead of the session in `take`, for which they are a
 //! `source`. `poll` looks again and again, for a daemon; `loopback` is a host of its own, for a
 //! command.
+//!
+//! `kept` reads the entries and files of a release for people.
 //!
 //! `inventory`, `collect` and `copy` work on a repository as a whole, of which `whole` reads the
 //! objects. `failure` words the ends of all machines.
@@ -21,9 +22,9 @@ mod failure;
 mod find;
 mod head_memory;
 mod inventory;
+mod kept;
 mod known_head;
 mod loopback;
-mod node_reader;
 mod poll;
 mod publication;
 mod publish;
@@ -41,6 +42,7 @@ pub use copy::{CopyReport, copy};
 pub use find::{FoundRelease, LookOptions, Lookup, find};
 pub use head_memory::HeadMemory;
 pub use inventory::{Inventory, ListedRelease, ListedTree, inventory};
+pub use kept::kept_content;
 pub use known_head::KnownHead;
 pub use loopback::LoopbackHost;
 pub use poll::{RepositoryPoll, follow};

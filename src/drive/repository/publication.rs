@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::failure::{of_head, of_publish};
 use super::head_memory::HeadMemory;
-use super::node_reader::NodeReader;
 use super::requests::{StoreReply, StoreRequests, runtime};
 use super::upload_progress::UploadProgress;
 use super::whole::verified_by;
 use crate::drive::clock;
+use crate::drive::deploy::source::NodeReader;
 use crate::drive::deploy::{Interrupt, ReleaseKeys};
 use crate::error::{Error, Result};
 use crate::id::{Serial, TreeName};

@@ -2,19 +2,18 @@
 
 use super::failure::of_head;
 use super::head_memory::HeadMemory;
-use super::node_reader::NodeReader;
 use super::publication::{Publication, PublicationEnd, PublishPlan};
 use super::requests::{runtime, seed};
 use super::whole::{read_head, verified_by};
 use crate::block::frame::Level;
 use crate::drive::deploy::source::{
-    NewRelease, PreparedRelease, ReleaseSource, SourcePart, SourceScan, prepare,
+    NewRelease, NodeReader, PreparedRelease, ReleaseSource, SourcePart, SourceScan, prepare,
 };
 use crate::drive::deploy::{Interrupt, ReleaseKeys, serials};
 use crate::error::{Error, Kind, Result};
 use crate::id::{HostName, Serial, SessionId, TreeName};
-use crate::keys::{Namespace, verify};
-use crate::manifest::{Header, Intent, Mtime, NodeRef, Release};
+use crate::keys::{Namespace, verify_all};
+use crate::manifest::{Header, Intent, Mtime, NodeRef, Release, ReleaseMessage};
 use crate::outcome::{Event, Observer};
 use crate::repository::SignedRelease;
 use crate::repository::head::HeadValidity;
@@ -41,6 +40,8 @@ pub struct PublishOptions {
     /// Read everything that the repository has of the tree, and store again what is missing or
     /// damaged.
     pub repair: bool,
+    /// What the release changes, in its author's words.
+    pub message: Option<ReleaseMessage>,
     /// The signing key, and keys whose releases may be followed.
     pub keys: ReleaseKeys,
     /// Name of this host.
@@ -204,6 +205,7 @@ impl NewContent<'_> {
             sender: self.options.name.clone(),
             checksum: self.checksum,
             quick: false,
+            message: self.options.message.clone(),
         };
         self.facts.header(self.spec, new)
     }
@@ -219,8 +221,10 @@ impl NewContent<'_> {
     fn is_that_of(&self, newest: &ReleaseRecord) -> bool {
         let release = &newest.release;
         let old = release.header();
-        let by = verify(Namespace::RELEASE, release.bytes(), &newest.signature);
-        let is_ours = by.is_ok_and(|key| key == *self.options.keys.signer.public());
+        let by = verify_all(Namespace::RELEASE, release.bytes(), &newest.signature);
+        let signer = &self.options.keys.signer;
+        let is_first = by.first() == Some(signer.public());
+        let is_ours = is_first && signer.release_keys().iter().all(|key| by.contains(key));
         let commits_all = |order: &SignedOrder| {
             Order::decode(&order.order).is_some_and(|order| {
                 order.kind == OrderKind::Commit && order.hosts.is_none() && order.up_to.is_none()
@@ -250,6 +254,7 @@ fn alike(header: &Header) -> Header {
     header.created = WallTime(0);
     header.expires = header.expires.map(|_| WallTime(0));
     (header.session, header.sender, header.quick) = (None, None, None);
+    header.message = None;
     if let Some(top) = &mut header.top {
         top.mtime = Mtime { secs: 0, nanos: 0 };
     }

@@ -14,7 +14,7 @@ use crate::drive::deploy::{ReleaseKeys, serials};
 use crate::error::{Error, Result};
 use crate::id::{HostName, Serial, SessionId, TreeName};
 use crate::keys::AuthorizedKeys;
-use crate::manifest::{Header, Intent};
+use crate::manifest::{Header, Intent, ReleaseMessage};
 use crate::outcome::Observer;
 use crate::repository::head::{HeadValidity, MAX_KEPT, VerifiedHead};
 use crate::repository::publish::PublishSetup;
@@ -30,6 +30,8 @@ pub struct HeadOptions {
     pub valid_for: HeadValidity,
     /// The signing key, and keys whose heads may be followed.
     pub keys: ReleaseKeys,
+    /// What a new release changes, in its author's words.
+    pub message: Option<ReleaseMessage>,
     /// Name of this host.
     pub name: HostName,
     /// Directory for the last serial.
@@ -235,6 +237,7 @@ fn sign_again(
         sender: options.name.clone(),
         checksum: false,
         quick: false,
+        message: options.message.clone(),
     };
 
     let facts = PreparedRelease::of(header, Vec::new());

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{HostName, NamedHost, TreeName};
+use crate::id::{HostName, Labels, NamedHost, TreeName};
 use crate::manifest::ReleaseId;
 use crate::wire::message::Tombstone;
 use crate::wire::query::{QueryAnswer, TreeReport};
@@ -17,6 +17,9 @@ pub struct HostAnswer {
     /// Name, with the address if another host has the same name.
     pub(super) named: NamedHost,
     pub(super) address: SocketAddr,
+    /// Labels by the beacon, else by the answer.
+    #[serde(default)]
+    pub(super) labels: Labels,
     /// Trees named by the beacon.
     pub(super) trees: Vec<TreeName>,
     /// Answer to the query; an old makuo sends none.
@@ -60,7 +63,7 @@ impl HostAnswer {
     /// A host with a unique name.
     pub(super) fn new(
         host: HostName,
-        address: SocketAddr,
+        (address, labels): (SocketAddr, Labels),
         trees: Vec<TreeName>,
         answer: Option<QueryAnswer>,
     ) -> Self {
@@ -68,6 +71,7 @@ impl HostAnswer {
             named: host.clone().into(),
             host,
             address,
+            labels,
             trees,
             answer,
         }

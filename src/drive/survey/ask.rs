@@ -102,7 +102,7 @@ impl FleetQuery {
             let answer = self.answers.remove(id).map(|(_, answer)| answer);
             hosts.push(HostAnswer::new(
                 member.hello.name.clone(),
-                member.address,
+                (member.address, member.hello.labels().clone()),
                 trees,
                 answer,
             ));
@@ -119,7 +119,7 @@ impl FleetQuery {
             let trees = answer.trees.iter().map(|t| t.tree.clone()).collect();
             hosts.push(HostAnswer::new(
                 answer.host.clone(),
-                address,
+                (address, answer.labels.clone().unwrap_or_default()),
                 trees,
                 Some(answer),
             ));

@@ -49,6 +49,7 @@ pub fn log_of(tree: &TreeName, hosts: &[HostAnswer]) -> ReleaseLog {
     let mut log = ReleaseLog {
         tree: tree.clone(),
         hosts: Vec::new(),
+        labels: BTreeMap::new(),
         silent: Vec::new(),
         unshown: Vec::new(),
         releases: Vec::new(),
@@ -59,6 +60,9 @@ pub fn log_of(tree: &TreeName, hosts: &[HostAnswer]) -> ReleaseLog {
         match host.report(tree) {
             Some(report) => {
                 log.hosts.push(host.named.clone());
+                if !host.labels.is_empty() {
+                    log.labels.insert(host.named.clone(), host.labels.clone());
+                }
                 let shown = shown(tree, report);
                 if report.running.is_some() && shown.is_none() {
                     log.unshown.push(host.named.clone());
@@ -131,10 +135,12 @@ fn add(
         content: report.content.unwrap_or(report.id.0),
         part: report.part,
         targets: None,
+        message: report.message.clone(),
         running: Vec::new(),
         shown: Vec::new(),
         buried: Vec::new(),
         kept: Vec::new(),
+        pinned: Vec::new(),
     });
 
     if release.key.is_none() {
@@ -142,6 +148,9 @@ fn add(
     }
 
     release.kept.push(host.clone());
+    if report.pinned {
+        release.pinned.push(host.clone());
+    }
     if report.running {
         release.targets = targets.or(release.targets.take());
         release.running.push(host.clone());

@@ -130,6 +130,7 @@ mod tests {
                     echoes: Some(vec![roll_call.nonce]),
                     identity: None,
                     shown: None,
+                    labels: None,
                 };
                 let address = SocketAddr::from(([10, 0, 0, id], 5000));
                 roll_call.on_hello(now, address, InstanceId(id.into()), hello);

@@ -7,10 +7,9 @@ use super::answers::{HostAnswer, ReportedTombstones, tombstones};
 use super::ask::ask;
 use crate::Result;
 use crate::drive::endpoint::GroupLinks;
-use crate::id::{HostName, NamedHost, Serial, TreeName};
+use crate::id::{NamedHost, Serial, TreeName, matches_host};
 use crate::manifest::ReleaseId;
 use crate::outcome::{Standing, Survey, TreeStatus};
-use crate::proto::receiver::matches_name;
 use crate::wire::query::TreeReport;
 
 /// Returns the state of `tree`, or of all trees, on every host; sorted by host, then tree.
@@ -54,12 +53,11 @@ fn runs<'a>(hosts: &'a [HostAnswer], stones: &ReportedTombstones<'_>) -> Vec<Run
     all.filter_map(run).collect()
 }
 
-/// Returns whether the release of a host is meant for the host `name`.
-fn is_for(report: &TreeReport, name: &HostName) -> bool {
-    report.targets.as_ref().is_none_or(|list| {
-        list.iter()
-            .any(|pattern| matches_name(pattern, name.as_str()))
-    })
+/// Returns whether the release of a report is meant for `host`.
+fn is_for(report: &TreeReport, host: &HostAnswer) -> bool {
+    let selects = |pattern: &String| matches_host(pattern, &host.host, Some(&host.labels));
+    let targets = report.targets.as_ref();
+    targets.is_none_or(|list| list.iter().any(selects))
 }
 
 /// Returns the state of `tree`, or of all trees, by the answers of the hosts.
@@ -92,7 +90,7 @@ fn standing(
     let tombstone = own.and_then(|report| stones.get(&(name, report.release?)).copied());
     let newest = runs
         .iter()
-        .filter(|run| is_for(run.report, &host.host))
+        .filter(|run| is_for(run.report, host))
         .map(|run| run.serial)
         .max();
 
@@ -113,6 +111,7 @@ fn standing(
         host: host.host.clone(),
         named: host.named.clone(),
         address: host.address,
+        labels: host.labels.clone(),
         tree: name.clone(),
         status: own.map(status_of),
         behind,
@@ -163,6 +162,7 @@ fn status_of(report: &TreeReport) -> TreeStatus {
         drifted: report.drifted,
         repository: report.repository.clone(),
         sent: report.sent,
+        message: report.message.clone(),
     }
 }
 

@@ -6,7 +6,7 @@ use super::answers::{HostAnswer, add_addresses};
 use super::releases::log_of;
 use super::standings::standings;
 use crate::block::BlockHash;
-use crate::id::{HostName, NamedHost, Serial, TreeName};
+use crate::id::{HostName, Labels, NamedHost, Serial, TreeName};
 use crate::manifest::ReleaseId;
 use crate::units::WallTime;
 use crate::wire::message::Tombstone;
@@ -31,6 +31,8 @@ fn host_answer(name: &str, running: u64, kept: &[u64], answers: bool) -> HostAns
         running: serial == running,
         content: None,
         part: false,
+        message: None,
+        pinned: false,
     };
 
     let report = TreeReport {
@@ -48,10 +50,12 @@ fn host_answer(name: &str, running: u64, kept: &[u64], answers: bool) -> HostAns
         host: host.clone(),
         trees: vec![report],
         release: None,
+        labels: None,
     };
 
     let address = SocketAddr::from(([10, 0, 0, 1], 5000));
-    HostAnswer::new(host, address, vec![tree()], answers.then_some(answer))
+    let at = (address, Labels::default());
+    HostAnswer::new(host, at, vec![tree()], answers.then_some(answer))
 }
 
 fn fleet() -> Vec<HostAnswer> {

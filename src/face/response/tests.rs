@@ -48,6 +48,7 @@ fn members_stand_in_columns() {
         host: name(host),
         address: address.parse().unwrap(),
         version: "1.3.6".into(),
+        labels: Default::default(),
         trees: Vec::<MemberTree>::new(),
     };
 

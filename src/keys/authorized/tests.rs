@@ -132,7 +132,7 @@ fn what_is_not_understood_is_an_error_with_its_line() {
         said("garbage"),
     ];
     insta::assert_snapshot!(all.join("\n"), @r#"
-    /etc/makuo/authorized_keys:2: unknown option "no-pty"; there are tree="...", deploy, audit, rollback and expires="..."
+    /etc/makuo/authorized_keys:2: unknown option "no-pty"; there are tree="...", deploy, audit, rollback, expires="..." and no-touch-required
     /etc/makuo/authorized_keys:2: a value must be in quotes, as in tree="www"
     /etc/makuo/authorized_keys:2: a quote is not closed
     /etc/makuo/authorized_keys:2: "w/w" is not a tree's name or glob such as www or static*
@@ -140,11 +140,11 @@ fn what_is_not_understood_is_an_error_with_its_line() {
     /etc/makuo/authorized_keys:2: the option deploy takes no value
     /etc/makuo/authorized_keys:2: a comma or blank is missing after the option "tree"
     /etc/makuo/authorized_keys:2: "soon" is not a date: write it as 2027-01-31 or 2027-01-31T18:00Z (UTC)
-    /etc/makuo/authorized_keys:2: unknown option ""; there are tree="...", deploy, audit, rollback and expires="..."
+    /etc/makuo/authorized_keys:2: unknown option ""; there are tree="...", deploy, audit, rollback, expires="..." and no-touch-required
     /etc/makuo/authorized_keys:2: no key on this line; it should be like: tree="www",deploy ssh-ed25519 AAAA... ci@example
-    /etc/makuo/authorized_keys:2: it is a ssh-rsa key, and makuo takes only ssh-ed25519 keys
+    /etc/makuo/authorized_keys:2: it is a ssh-rsa key, and makuo takes only ssh-ed25519 keys, also on security keys
     /etc/makuo/authorized_keys:2: it is not an SSH public key (`ssh-ed25519 AAAA... comment`)
-    /etc/makuo/authorized_keys:2: unknown option "garbage"; there are tree="...", deploy, audit, rollback and expires="..."
+    /etc/makuo/authorized_keys:2: unknown option "garbage"; there are tree="...", deploy, audit, rollback, expires="..." and no-touch-required
     "#);
 }
 

@@ -28,6 +28,7 @@ pub(crate) fn a_header() -> Header {
         sender: None,
         checksum: None,
         quick: None,
+        message: None,
     }
 }
 

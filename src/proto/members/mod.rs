@@ -24,7 +24,7 @@ use super::control::Control;
 use super::datagram_size::ProbeSizes;
 use super::freshness::Freshness;
 use super::{Dest, slot_interval};
-use crate::id::{HostName, InstanceId, Nonce, TreeName};
+use crate::id::{HostName, InstanceId, Labels, Nonce, TreeName};
 use crate::keys::Identity;
 use crate::units::Moment;
 use crate::wire::Message;
@@ -46,6 +46,7 @@ pub struct Presence {
     trees: Vec<TreeState>,
     /// Identity shown in answers to solicits.
     identity: Option<Identity>,
+    labels: Labels,
     table: Table,
     /// Lower bound of the assumed fleet size.
     fleet: u32,
@@ -82,6 +83,7 @@ impl Presence {
             name,
             trees,
             identity: None,
+            labels: Labels::default(),
             table: Table::new(trust),
             fleet: 0,
             next_beacon: now,
@@ -128,6 +130,15 @@ impl Presence {
     /// Shows `identity` in answers from now on.
     pub fn set_identity(&mut self, identity: Identity) {
         self.identity = Some(identity);
+    }
+
+    /// Sets the labels of the host, and tells them soon.
+    pub fn set_labels(&mut self, now: Moment, labels: Labels) {
+        if self.labels != labels {
+            self.labels = labels;
+            let spread = slot_interval(self.fleet()) * CHANGE_SLOTS;
+            self.next_beacon = self.next_beacon.min(now + spread.mul_f64(self.rng.f64()));
+        }
     }
 
     /// Sets the proof of the highest serial of each tree.
@@ -281,6 +292,7 @@ impl Presence {
             echoes: None,
             identity: None,
             shown: None,
+            labels: Some(self.labels.clone()).filter(|labels| !labels.is_empty()),
         }
     }
 }

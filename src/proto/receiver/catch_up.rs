@@ -227,6 +227,11 @@ impl MissingReleases {
         }
     }
 
+    /// Forgets which releases are for other hosts: this one may be selected now.
+    pub(super) fn forget_unfit(&mut self) {
+        self.unfit.clear();
+    }
+
     /// Returns the due time of the next request, or the end of the next pause.
     pub(super) fn timeout(&self) -> Option<Moment> {
         let requests = self.open.values().map(MissingRelease::due);

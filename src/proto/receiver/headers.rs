@@ -91,6 +91,7 @@ mod tests {
             base: None,
             host: None,
             header: Some(true),
+            labels: None,
         };
 
         let at = |ms: u64| Moment(1) + Duration::from_millis(ms);

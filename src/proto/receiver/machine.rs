@@ -17,7 +17,7 @@ use super::session::Session;
 use super::sessions::Sessions;
 use super::setup::{HostSetup, SessionHost};
 use super::targets::MatcherBudget;
-use crate::id::{InstanceId, SessionId, TreeName};
+use crate::id::{InstanceId, Labels, SessionId, TreeName};
 use crate::proto::control::Control;
 use crate::proto::members::{Presence, Table};
 use crate::proto::queries::QueryQueue;
@@ -76,6 +76,7 @@ impl Receiver {
 
         presence.set_shown(std::mem::take(&mut trees.shown));
         presence.set_identity(host.key.identity());
+        presence.set_labels(now, host.labels.clone());
 
         Self {
             host,
@@ -93,6 +94,13 @@ impl Receiver {
             unrelayed: 0,
             symbols: SymbolCounts::default(),
         }
+    }
+
+    /// Changes the labels of this host.
+    pub fn set_labels(&mut self, now: Moment, labels: Labels) {
+        self.presence.set_labels(now, labels.clone());
+        self.host.labels = labels;
+        self.releases.forget_unfit();
     }
 
     /// Returns the known members.

@@ -47,6 +47,7 @@ pub use generations::{Delivery, SymbolCounts};
 pub use machine::Receiver;
 pub use notice::HostNotice;
 pub use relay_load::RelayLoad;
+pub use session::is_busy;
 pub use sessions::MAX_SESSIONS;
 pub use setup::{HostSetup, HostTrees, SessionHost};
-pub use targets::{is_target, matches_name};
+pub use targets::is_target;

@@ -128,6 +128,11 @@ impl FleetReleases {
         self.missing.mark_unfit(tree, release);
     }
 
+    /// Forgets which releases are for other hosts: this one may be selected now.
+    pub(super) fn forget_unfit(&mut self) {
+        self.missing.forget_unfit();
+    }
+
     /// Handles a release header, possibly one that this host requested. Returns the signature check
     /// to request from the disk.
     pub(super) fn on_header(&mut self, header: &ReleaseBytes) -> Option<DiskRequest> {

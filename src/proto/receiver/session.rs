@@ -376,9 +376,18 @@ impl Session {
     }
 }
 
+/// Beginning of the reason of a host whose tree another session holds. Senders of any version read
+/// it.
+const BUSY: &str = "busy with ";
+
+/// Returns whether a host refused since another session holds its tree.
+pub fn is_busy(reason: &str) -> bool {
+    reason.starts_with(BUSY)
+}
+
 /// Formats the refusal of a session whose tree is taken.
 pub(super) fn busy_with(other: &str) -> ReasonText {
-    format!("busy with {other}; try again when it is over")
+    format!("{BUSY}{other}; try again when it is over")
 }
 
 /// Returns a number from 0 to 1 by the random `seed`.

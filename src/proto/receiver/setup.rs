@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::id::{HostName, TreeName};
+use crate::id::{HostName, Labels, TreeName};
 use crate::keys::HostKey;
 use crate::proto::members::Trust;
 use crate::wire::message::{SerialProof, SignedOrder, TreeState};
@@ -31,6 +31,8 @@ pub struct HostSetup {
 pub struct SessionHost {
     /// The host's name.
     pub name: HostName,
+    /// The host's labels.
+    pub labels: Labels,
     /// The host's key in this process.
     pub key: HostKey,
     /// Timeout of a silent sender.

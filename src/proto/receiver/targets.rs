@@ -1,13 +1,12 @@
-//! Matches a release's targets, globs on host names.
+//! Matches a release's targets, patterns that select hosts.
 //!
-//! Most targets use stars only and cost nothing to match. Other patterns need a compiled matcher.
-//! Compilation is rate limited per address and in total, because the release's signature is not
-//! verified yet.
+//! Compilation of a costly pattern is rate limited per address and in total, because the release's
+//! signature is not verified yet.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::id::HostName;
+use crate::id::{HostName, Labels, matches_host};
 use crate::manifest::Release;
 use crate::units::Moment;
 
@@ -20,48 +19,11 @@ const BUDGET_INTERVAL: Duration = Duration::from_secs(1);
 /// Largest number of addresses counted separately.
 const MAX_COUNTED_ADDRESSES: usize = 64;
 
-/// Returns true if the release is addressed to the host `name`.
-pub fn is_target(release: &Release, name: &HostName) -> bool {
+/// Returns true if the release is addressed to the host `name`. Without known `labels` it may have
+/// any.
+pub fn is_target(release: &Release, name: &HostName, labels: Option<&Labels>) -> bool {
     let targets = &release.header().targets;
-    targets.is_empty() || targets.iter().any(|t| matches_name(t, name.as_str()))
-}
-
-/// Returns true if `pattern` (a glob with `*` and `?`, classes and alternatives) matches a host's
-/// name.
-pub fn matches_name(pattern: &str, name: &str) -> bool {
-    if is_costly(pattern) {
-        globset::Glob::new(pattern).is_ok_and(|glob| glob.compile_matcher().is_match(name))
-    } else {
-        matches_stars(pattern.as_bytes(), name.as_bytes())
-    }
-}
-
-/// Returns true if `pattern` uses more than stars and question marks.
-pub(super) fn is_costly(pattern: &str) -> bool {
-    pattern.contains(['[', ']', '{', '}', '\\'])
-}
-
-/// Matches ASCII names by backtracking to the last star, which is enough.
-fn matches_stars(pattern: &[u8], name: &[u8]) -> bool {
-    let mut p = 0;
-    let mut n = 0;
-    let mut star = None;
-    while n < name.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                star = Some((p, n));
-                p += 1;
-            }
-            Some(&c) if c == b'?' || c == name[n] => (p, n) = (p + 1, n + 1),
-            _ => {
-                let Some((at, from)) = star else { return false };
-                star = Some((at, from + 1));
-                (p, n) = (at + 1, from + 1);
-            }
-        }
-    }
-
-    pattern[p..].iter().all(|&c| c == b'*')
+    targets.is_empty() || targets.iter().any(|t| matches_host(t, name, labels))
 }
 
 /// Matchers compiled for unverified offers in the current second.
@@ -106,26 +68,6 @@ impl MatcherBudget {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn stars_match_as_in_globset(pattern in "[ab*?]{0,8}", name in "[ab]{0,8}") {
-            let glob = globset::Glob::new(&pattern).expect("legal").compile_matcher();
-            let matches = matches_stars(pattern.as_bytes(), name.as_bytes());
-            prop_assert_eq!(matches, glob.is_match(&name), "{} {}", pattern, name);
-        }
-    }
-
-    #[test]
-    fn classes_and_alternatives_match_too() {
-        assert!(matches_name("web[1-3]", "web2") && !matches_name("web[1-3]", "web4"));
-        assert!(matches_name("{web,db}*", "db1") && !matches_name("{web,db}*", "ci"));
-        assert!(
-            matches_name("web*.example", "web1.example")
-                && !matches_name("web*.example", "web1.other")
-        );
-    }
 
     #[test]
     fn unverified_offers_cannot_exhaust_the_budget() {

@@ -31,6 +31,7 @@ pub fn hello(name: HostName, trees: Vec<TreeState>) -> Hello {
         echoes,
         identity,
         shown,
+        labels: None,
     }
 }
 

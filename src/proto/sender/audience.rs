@@ -249,7 +249,9 @@ impl Audience {
 
         SenderNotice::Discovered {
             targets: all().map(|h| (h.name.clone(), h.address)).collect(),
-            members: members.map(|(_, m)| m.hello.name.clone()).collect(),
+            members: members
+                .map(|(_, m)| (m.hello.name.clone(), m.hello.labels().clone()))
+                .collect(),
             claims: all()
                 .filter(|h| !h.is_excluded())
                 .map(|h| (h.address.ip(), h.serial))
@@ -267,6 +269,17 @@ impl Audience {
             .into_iter()
             .filter(|(name, _)| !is_proven(name))
             .collect()
+    }
+
+    /// Returns whether the targets select a host, as far as its labels are known.
+    pub fn selects(&self, instance: InstanceId, name: &HostName) -> bool {
+        let labels = self.table.get(instance).map(|member| member.hello.labels());
+        self.targets.is_selected(name, labels)
+    }
+
+    /// The beacon of a member.
+    pub fn hello_of(&self, instance: InstanceId) -> Option<&Hello> {
+        Some(&self.table.get(instance)?.hello)
     }
 
     /// Returns the state of the tree by a member's claim.

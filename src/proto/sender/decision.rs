@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::audience::Audience;
 use super::batches::Batches;
 use super::hosts::{Host, Hosts, Patience};
 use super::issued::{AddressedOrder, IssuedOrders};
@@ -153,10 +154,14 @@ impl Decision {
         }
     }
 
-    /// Plans the batches of the commit.
-    pub fn plan_batches(&mut self, hosts: &Hosts) {
-        let names = hosts.iter().map(|(_, h)| h.name.clone()).collect();
-        self.issued.batches = Batches::plan(&self.rules.batches, names);
+    /// Plans the batches of the commit, with the labels of the hosts in the `audience`.
+    pub fn plan_batches(&mut self, hosts: &Hosts, audience: &Audience) {
+        let labelled = |(id, host): (&InstanceId, &Host)| {
+            let labels = audience.hello_of(*id).map(|hello| hello.labels().clone());
+            (host.name.clone(), labels.unwrap_or_default())
+        };
+        let hosts = hosts.iter().map(labelled).collect();
+        self.issued.batches = Batches::plan(&self.rules.batches, hosts);
     }
 
     /// Returns the first order to the present batch: to prepare if a host has hooks.
@@ -197,10 +202,11 @@ impl Decision {
         let mut order = offer.order(kind)?;
         let mut named = None;
         if matches!(kind, OrderKind::Commit | OrderKind::Prepare) {
-            if let Some(last) = self.issued.batches.up_to() {
+            let batches = &self.issued.batches;
+            if !batches.is_last() {
                 // By name: a host that is away now must not take the release of a failing batch.
                 let hosts = self.batch_hosts(hosts);
-                order.up_to = Some(last.clone());
+                order.up_to = Some(batches.up_to());
                 order.hosts = Some(hosts.hash());
                 named = Some(hosts);
             } else if let Some(excluded) = excluded_hosts(hosts) {

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::hosts::{Host, OtherKey};
-use crate::id::{Generation, HostName, Serial};
+use crate::id::{Generation, HostName, Labels, Serial};
 use crate::proto::RangeSet;
 use crate::proto::compression::Demand;
 use crate::proto::control::Control;
@@ -57,8 +57,8 @@ pub enum SenderNotice {
     Discovered {
         /// Hosts that have the tree and match the targets.
         targets: Vec<(HostName, SocketAddr)>,
-        /// Names of all live hosts, targets or not.
-        members: Vec<HostName>,
+        /// All live hosts with their labels, targets or not.
+        members: Vec<(HostName, Labels)>,
         /// Highest serial of each target, with the host's address.
         claims: Vec<(IpAddr, Serial)>,
         /// Proofs of such serials, all unverified.

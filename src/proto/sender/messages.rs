@@ -247,7 +247,7 @@ impl Sender {
         let known = self.hosts.get(source).is_some();
         let is_host = source != self.instance && !self.audience.is_without(source);
         is_host
-            && self.audience.targets().is_named(name)
+            && self.audience.selects(source, name)
             && (!known || self.hosts.on_sign_of_life(now, source, from))
     }
 }

@@ -51,14 +51,14 @@ mod trial;
 mod unicast_group;
 mod want_window;
 
-use crate::id::{HostName, InstanceId, Serial, SessionId};
+use crate::id::{InstanceId, Serial, SessionId};
 use crate::keys::KnownHosts;
 use crate::proto::Transmit;
 use crate::proto::control::Control;
 use crate::proto::members::Member;
 use crate::units::{Moment, Rate};
 use crate::wire::fragment::Reassembly;
-use crate::wire::message::{OrderKind, SignedOrder, TreeState};
+use crate::wire::message::{Hello, OrderKind, SignedOrder, TreeState};
 
 pub use effects::{OrderSignature, PackedPayload, SenderNotice, SenderReply, SenderRequest};
 pub use step::SessionStep;
@@ -165,10 +165,11 @@ impl Sender {
     }
 
     /// Returns the state of the tree that each target claims.
-    pub fn target_states(&self) -> impl Iterator<Item = (InstanceId, &HostName, &TreeState)> {
-        self.hosts
-            .iter()
-            .filter_map(|(&id, host)| Some((id, &host.name, self.audience.state_of(id)?)))
+    pub fn target_states(&self) -> impl Iterator<Item = (InstanceId, &Hello, &TreeState)> {
+        self.hosts.iter().filter_map(|(&id, _)| {
+            let hello = self.audience.hello_of(id)?;
+            Some((id, hello, self.audience.state_of(id)?))
+        })
     }
 
     /// Keys that hosts had before.

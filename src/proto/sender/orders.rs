@@ -99,7 +99,7 @@ impl Sender {
         let silence = alive_interval(self.hosts.len() as u32) * SILENT_INTERVALS;
         let silent = self.hosts.drop_silent(now, silence);
         self.outputs.notify_lost(silent);
-        self.decision.plan_batches(&self.hosts);
+        self.decision.plan_batches(&self.hosts, &self.audience);
         self.start_batch();
     }
 

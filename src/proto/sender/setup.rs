@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::id::{HostName, InstanceId, Serial, TreeName};
+use crate::id::{HostName, InstanceId, Labels, Serial, TreeName, matches_host};
 use crate::keys::KnownHosts;
-use crate::proto::receiver::matches_name;
+use crate::spec::BatchRule;
 use crate::units::{Floor, Quorum, Rate};
 use crate::wire::message::{Hello, SignedOrder, TreeState};
 
@@ -71,8 +71,8 @@ pub struct ExpectedHosts {
 pub struct TargetRules {
     /// Tree of the release.
     pub tree: TreeName,
-    /// Lists of globs on host names: a target matches one of each list. Without lists every host
-    /// with the tree is a target.
+    /// Lists of patterns: a target is selected by one of each list. Without lists every host with
+    /// the tree is a target.
     pub lists: Vec<Vec<String>>,
     /// A host excluded from the targets under any name: the one in this process, with the source as
     /// its tree.
@@ -95,16 +95,16 @@ impl TargetRules {
         }
     }
 
-    /// Returns whether a host of this name is a target.
-    pub fn is_named(&self, name: &HostName) -> bool {
-        self.lists
-            .iter()
-            .all(|list| list.iter().any(|t| matches_name(t, name.as_str())))
+    /// Returns whether the patterns select the host `name`. Without known `labels` it may have
+    /// any.
+    pub fn is_selected(&self, name: &HostName, labels: Option<&Labels>) -> bool {
+        let is_any = |list: &Vec<String>| list.iter().any(|t| matches_host(t, name, labels));
+        self.lists.iter().all(is_any)
     }
 
     /// Returns whether the host of a beacon is a target.
     pub fn is_target(&self, hello: &Hello) -> bool {
-        self.state_in(hello).is_some() && self.is_named(&hello.name)
+        self.state_in(hello).is_some() && self.is_selected(&hello.name, Some(hello.labels()))
     }
 
     /// Returns the state of the tree in a beacon.
@@ -128,7 +128,7 @@ pub struct CommitRules {
     /// Hosts required to be ready.
     pub quorum: Quorum,
     /// Hosts that commit in the first batch, the second and so on; the rest commits in a last one.
-    pub batches: Vec<Quorum>,
+    pub batches: Vec<BatchRule>,
     /// Revert every host if one fails after the first commit.
     pub revert: bool,
     /// Fetch the lists of differences before a commit as well, not only in an audit.

@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::buried::buried;
 use crate::id::NamedHost;
 use crate::keys::shown_time;
+use crate::manifest::ReleaseMessage;
 use crate::outcome::{LogRelease, ReleaseLog, Survey};
 use crate::report::paint::Tint;
 use crate::report::table::{Align, Cell, TextTable};
@@ -22,6 +23,7 @@ pub(in crate::report) fn releases(log: &ReleaseLog) -> TextTable {
         Align::Left,
         Align::Right,
         Align::Right,
+        Align::Left,
         Align::Left,
     ]);
     log.releases
@@ -80,10 +82,22 @@ fn release_row(log: &ReleaseLog, release: &LogRelease) -> Vec<Cell> {
         release.bytes.to_string().into(),
         Cell::new(running, tint),
         some(log, &release.kept)
-            .map(|hosts| format!("kept by {hosts}"))
+            .map(|hosts| format!("kept by {hosts}{}", pinned(log, release)))
+            .unwrap_or_default()
+            .into(),
+        release
+            .message
+            .as_ref()
+            .map(ToString::to_string)
             .unwrap_or_default()
             .into(),
     ]
+}
+
+/// ", pinned on web2"
+fn pinned(log: &ReleaseLog, release: &LogRelease) -> String {
+    let hosts = some(log, &release.pinned);
+    hosts.map_or(String::new(), |hosts| format!(", pinned on {hosts}"))
 }
 
 /// Formats host names: "web1, web2", or "all 5".
@@ -135,6 +149,10 @@ pub(in crate::report) struct ReleaseLine<'a> {
     taken_back: bool,
     stopped: bool,
     split: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pinned: Vec<String>,
 }
 
 impl<'a> ReleaseLine<'a> {
@@ -154,6 +172,8 @@ impl<'a> ReleaseLine<'a> {
             taken_back: release.tombstone.is_some_and(|stone| stone.revert),
             stopped: release.tombstone.is_some_and(|stone| !stone.revert),
             split: log.is_split(release),
+            message: release.message.as_ref().map(ReleaseMessage::as_str),
+            pinned: names(&release.pinned),
         }
     }
 }

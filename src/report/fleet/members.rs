@@ -19,6 +19,7 @@ pub(in crate::report) fn members(members: &[MemberInfo]) -> TextTable {
             member.address.to_string().into(),
             words::safe(&member.version).into(),
             trees.join(" ").into(),
+            member.labels.to_string().into(),
         ]);
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::buried::buried;
+use crate::id::Labels;
 use crate::outcome::{Standing, Survey};
 use crate::report::paint::Tint;
 use crate::report::table::{Cell, TextTable};
@@ -234,6 +235,10 @@ pub(in crate::report) struct StandingLine<'a> {
     error_age: Option<u64>,
     repository_error: Option<&'a str>,
     repository_error_age: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'a str>,
+    #[serde(skip_serializing_if = "Labels::is_empty")]
+    labels: &'a Labels,
 }
 
 #[derive(Serialize)]
@@ -302,6 +307,8 @@ impl<'a> StandingLine<'a> {
             error_age: trouble.map(|t| t.age),
             repository_error: repository.map(|t| t.text.as_str()),
             repository_error_age: repository.map(|t| t.age),
+            message: status.and_then(|t| Some(t.message.as_ref()?.as_str())),
+            labels: &standing.labels,
         }
     }
 }

@@ -4,8 +4,8 @@ use super::log::releases;
 use super::status::summary;
 use crate::block::BlockHash;
 use crate::id::NamedHost;
-use crate::id::{Serial, TreeName};
-use crate::manifest::ReleaseId;
+use crate::id::{Labels, Serial, TreeName};
+use crate::manifest::{ReleaseId, ReleaseMessage};
 use crate::outcome::TreeStatus;
 use crate::outcome::{LogRelease, ReleaseLog, Standing, Survey};
 use crate::report::paint::Painter;
@@ -38,10 +38,12 @@ fn log() -> ReleaseLog {
         content: BlockHash::of(&serial.to_be_bytes()),
         part: serial == 15,
         targets: None,
+        message: ReleaseMessage::new("fix css").ok().filter(|_| serial == 17),
         shown: Vec::new(),
         buried: Vec::new(),
         running: some(running),
         kept: some(kept),
+        pinned: some(if serial == 16 { &["web2"] } else { &[] }),
     };
 
     let all = ["web1", "web2", "web3"];
@@ -54,6 +56,7 @@ fn log() -> ReleaseLog {
     ReleaseLog {
         tree: tree(),
         hosts: some(&all),
+        labels: Default::default(),
         silent: some(&["web9"]),
         unshown: Vec::new(),
         releases,
@@ -65,6 +68,7 @@ fn fleet() -> Vec<Standing> {
         host: host(name),
         named: host(name).into(),
         address: "10.0.0.2:5000".parse().expect("legal"),
+        labels: Labels::parse_known(if name == "web1" { "zone=a" } else { "" }),
         tree: tree(),
         status,
         behind: behind.map(Serial),
@@ -83,6 +87,9 @@ fn fleet() -> Vec<Standing> {
         drifted: None,
         repository: None,
         sent: None,
+        message: ReleaseMessage::new("fix css")
+            .ok()
+            .filter(|_| running == 17),
     };
 
     let work = TreeActivity {

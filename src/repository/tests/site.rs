@@ -80,6 +80,7 @@ impl Site {
             sender: None,
             checksum: None,
             quick: None,
+            message: None,
         };
 
         let release = Release::new(header).expect("legal");

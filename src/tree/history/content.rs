@@ -12,7 +12,7 @@
 //! Files are never trusted: a block counts after it was read and hashed.
 //! [`super::gathering`] chooses the files, [`super::content_index`] is the format of the index.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::AsFd;
@@ -69,14 +69,16 @@ pub(crate) fn archive_all(tree: &Worktree) -> Result<()> {
     Ok(())
 }
 
-/// Removes the content of releases that are not among `stay`, and foreign entries.
-pub(crate) fn prune(tree: &Worktree, stay: &BTreeSet<Serial>) -> Result<()> {
+/// Removes the content that the successors of releases replaced, unless it `stays`, and foreign
+/// entries.
+pub(crate) fn prune(tree: &Worktree, stays: impl Fn(Serial) -> bool) -> Result<()> {
     let path = tree.state.here().join(KEPT_DIR);
     for name in names_if_any(&path)? {
         let serial = name.to_str().and_then(|n| n.parse().ok()).map(Serial);
         let owner = ContentOwner::read(&path.join(&name).join(INDEX))
             .filter(|owner| Some(owner.serial) == serial);
-        if owner.is_none_or(|owner| !stay.contains(&owner.serial) && !stay.contains(&owner.base)) {
+        let goes = |owner: ContentOwner| !stays(owner.serial) && !stays(owner.base);
+        if owner.is_none_or(goes) {
             tree.crash.point()?;
             remove(tree, &path, &name)?;
         }

@@ -8,7 +8,7 @@ use crate::block::BlockHash;
 use crate::error::Result;
 use crate::id::Serial;
 use crate::keys::{Fingerprint, Namespace, verify};
-use crate::manifest::ReleaseId;
+use crate::manifest::{ReleaseId, ReleaseMessage};
 use crate::tree::commit::journal::Journal;
 use crate::tree::state::reader::StateReader;
 use crate::tree::state::worktree::Worktree;
@@ -35,6 +35,10 @@ pub struct KeptRelease {
     pub part: bool,
     /// Whether the tree runs this release.
     pub running: bool,
+    /// What it changes, in its author's words.
+    pub message: Option<ReleaseMessage>,
+    /// Whether it stays until somebody ends its pin.
+    pub pinned: bool,
 }
 
 impl StateReader {
@@ -42,6 +46,7 @@ impl StateReader {
     /// the newest. Damaged ones are left out with a warning in the log.
     pub fn kept(&self) -> Result<Vec<KeptRelease>> {
         let current = self.current()?;
+        let pins = self.pins().unwrap_or_default();
         let mut kept = Vec::new();
         for serial in self.serials()?.into_iter().rev() {
             let stored = match self.stored(serial) {
@@ -70,6 +75,8 @@ impl StateReader {
                 content: header.content(),
                 part: !header.is_whole(),
                 running: current.is_some_and(|c| c.id == id),
+                message: header.message.clone(),
+                pinned: pins.contains(&serial),
             });
         }
 
@@ -171,7 +178,7 @@ impl Worktree {
 
         // Content comes after the releases: content without a release is found and removed the next
         // time.
-        content::prune(self, &stay.content)?;
+        content::prune(self, |serial| stay.has_content(serial))?;
         if serials.is_empty() {
             Ok(())
         } else {

@@ -89,6 +89,11 @@ impl StoredSource {
         })
     }
 
+    /// The nodes of the manifest, and of other releases.
+    pub fn nodes(&self) -> Arc<dyn NodeSource> {
+        Arc::clone(&self.nodes) as Arc<dyn NodeSource>
+    }
+
     /// Appends the bytes of the block `ordinal` to `out`, verified; leaves `out` unchanged on
     /// error.
     pub fn read(&mut self, ordinal: Ordinal, out: &mut Vec<u8>) -> Result<BlockRef, SourceError> {

@@ -10,6 +10,7 @@ pub(crate) mod host_key;
 pub(crate) mod index_trust;
 mod location;
 pub(crate) mod node_store;
+pub(crate) mod pins;
 pub(crate) mod reader;
 mod records;
 pub(crate) mod tombstones;

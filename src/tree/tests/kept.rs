@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::deploy::noise;
 use super::world::{Scanned, Thing, World, file, look};
 use crate::id::{Ordinal, Serial};
-use crate::tree::{LiveTree, SourceError, StateReader, StoredSource, Tree};
+use crate::tree::{LiveTree, MAX_PINS, SourceError, StateReader, StoredSource, Tree};
 
 fn large(seed: u64) -> Thing {
     Thing::File(noise(300_000, seed), 0o644)
@@ -434,4 +434,50 @@ fn a_sender_finds_what_moves_while_it_reads_and_says_what_is_gone() {
             "{gone}"
         );
     }
+}
+
+#[test]
+fn a_pinned_release_stays_whole_until_its_pin_ends() {
+    for swap in [false, true] {
+        let (world, tree) = world(swap);
+        put(&world, &tree, 1, 1);
+        tree.state().pin(Serial(1)).unwrap();
+        (2..=4).for_each(|n| put(&world, &tree, n, n));
+        for n in 5..=9 {
+            put(&world, &tree, 2 + n % 3, n);
+        }
+
+        let pinned = |kept: &crate::tree::KeptRelease| kept.pinned;
+        let kept = tree.kept().unwrap();
+        assert_eq!(kept.iter().filter(|k| pinned(k)).count(), 1, "swap {swap}");
+        assert_eq!(kept.last().map(|k| k.serial), Some(Serial(1)));
+        assert_eq!(to_fetch(&world, &tree, 1, 20), 0, "swap {swap}");
+
+        assert!(tree.state().unpin(Serial(1)).unwrap());
+        assert!(!tree.state().unpin(Serial(1)).unwrap());
+        put(&world, &tree, 3, 10);
+        assert!(!tree.releases().unwrap().contains(&Serial(1)));
+        assert!(to_fetch(&world, &tree, 1, 20) >= 300_000, "swap {swap}");
+    }
+}
+
+#[test]
+fn pins_are_bounded_and_unreadable_ones_lose_no_release() {
+    let (world, tree) = world(false);
+    put(&world, &tree, 1, 1);
+    let state = tree.state();
+    (1..=MAX_PINS as u64).for_each(|n| state.pin(Serial(n)).unwrap());
+    state.pin(Serial(1)).unwrap();
+    let refused = state.pin(Serial(1000)).unwrap_err();
+    assert!(
+        refused.to_string().contains("are pinned already"),
+        "{refused}"
+    );
+    assert_eq!(state.pins().unwrap().len(), MAX_PINS);
+
+    // A name in the place of the directory loses no release.
+    std::fs::remove_dir_all(state.path().join("pins")).unwrap();
+    std::fs::write(state.path().join("pins"), b"").unwrap();
+    (2..=9).for_each(|n| put(&world, &tree, 1 + n % 4, n));
+    assert_eq!(tree.releases().unwrap().len(), 9);
 }

@@ -8,7 +8,7 @@ use crate::report::words;
 use crate::units::ByteSize;
 
 /// Columns about a release, after its name.
-const RELEASE_FACTS: [&str; 5] = ["made", "entries", "size", "runs on", "kept by"];
+const RELEASE_FACTS: [&str; 6] = ["made", "entries", "size", "runs on", "kept by", "message"];
 
 /// A whole page with `body` as its main part.
 pub(super) fn page(title: &str, here: &str, body: impl FnOnce(&mut Markup)) -> String {
@@ -193,11 +193,17 @@ fn release_row(out: &mut Markup, tree: &str, release: &LogRelease) {
         release.bytes.to_string(),
         many(release.running.len(), "host"),
         many(release.kept.len(), "host"),
+        message(release),
     ];
     for (label, cell) in RELEASE_FACTS.iter().zip(&cells) {
         out.element("td", &[("data-label", label)], cell);
     }
     out.close("tr");
+}
+
+fn message(release: &LogRelease) -> String {
+    let message = release.message.as_ref();
+    message.map(ToString::to_string).unwrap_or_default()
 }
 
 /// Body of the page of a host.
@@ -251,10 +257,12 @@ pub(super) fn release<'a>(
                 ("key", key.to_string()),
                 ("entries", release.entries.to_string()),
                 ("size", size.to_string()),
+                ("message", message(release)),
             ];
 
             out.open("dl", &[]);
-            for (name, value) in &facts {
+            let said = facts.iter().filter(|(_, value)| !value.is_empty());
+            for (name, value) in said {
                 out.element("dt", &[], name).element("dd", &[], value);
             }
             out.close("dl");

@@ -4,7 +4,7 @@ use http::HeaderValue;
 
 use super::*;
 use crate::id::{HostName, Serial};
-use crate::manifest::ReleaseId;
+use crate::manifest::{ReleaseId, ReleaseMessage};
 use crate::outcome::TreeStatus;
 use crate::units::{ByteSize, WallTime};
 use crate::wire::query::Trouble;
@@ -17,6 +17,7 @@ fn standing(host: &str, running: Option<u64>, newest: u64) -> Standing {
         host: name,
         address: "127.0.0.1:5000".parse().expect("legal"),
         tree: TreeName::new("www").expect("legal"),
+        labels: Default::default(),
         status: Some(TreeStatus {
             running: running.map(Serial),
             work: None,
@@ -25,6 +26,7 @@ fn standing(host: &str, running: Option<u64>, newest: u64) -> Standing {
             drifted: None,
             repository: None,
             sent: None,
+            message: None,
         }),
         behind: running
             .filter(|serial| *serial < newest)
@@ -175,16 +177,19 @@ fn a_release_is_shown_with_its_hosts() {
         content: BlockHash::of(b"y"),
         part: false,
         targets: None,
+        message: ReleaseMessage::new("fix <css>").ok(),
         running: vec![name.clone().into()],
         shown: Vec::new(),
         buried: Vec::new(),
         kept: vec![name.into()],
+        pinned: Vec::new(),
     };
 
     let page = render::page("x", "", render::release("www", &[&release]));
     for said in [
         "www</a>@7",
         "SHA256:abc",
+        "fix &lt;css&gt;",
         "1970-01-01",
         "Runs on 1 host",
         "/host/web1",

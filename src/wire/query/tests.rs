@@ -16,6 +16,8 @@ fn release(serial: u64) -> ReleaseReport {
         running: serial == 7,
         content: (serial > 2).then(|| BlockHash::of(b"content")),
         part: serial % 2 == 1,
+        message: ReleaseMessage::new("fix css").ok().filter(|_| serial > 4),
+        pinned: serial == 3,
     }
 }
 
@@ -25,6 +27,7 @@ fn tell(trees: Vec<TreeReport>, release: Option<ReleaseBytes>) -> Message {
         host: HostName::new("web1").expect("legal"),
         trees,
         release,
+        labels: Some(Labels::parse_known("zone=a")),
     })
 }
 
@@ -68,6 +71,7 @@ fn tree(text: &str, releases: u64) -> TreeReport {
             revert: true,
         }]),
         sent: (releases > 3).then_some(Serial(9)),
+        message: ReleaseMessage::new("fix css").ok().filter(|_| releases > 5),
         parts_only: releases == 4,
         parts: (releases > 6).then(|| {
             vec![PartRelease {

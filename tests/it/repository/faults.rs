@@ -73,6 +73,7 @@ impl Puller {
             name: HostName::new(&self.name).expect("legal"),
             trees: trees.into_iter().collect(),
             keys: Mutex::new(Arc::new(AuthorizedKeys::load(&self.keys)?)),
+            labels: Default::default(),
             own_key: Default::default(),
             figures: Default::default(),
         })

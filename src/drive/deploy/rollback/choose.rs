@@ -168,7 +168,9 @@ fn agreed<'a>(
         let lacking: BTreeSet<String> =
             present.running.difference(&release.kept).cloned().collect();
         let signed = signed(serial)?;
-        if signed.is_empty() || !(doubted || signed.iter().any(|r| is_for_any(r, &lacking))) {
+        if signed.is_empty()
+            || !(doubted || signed.iter().any(|r| is_for_any(history, r, &lacking)))
+        {
             continue;
         }
 
@@ -189,12 +191,12 @@ fn agreed<'a>(
 }
 
 /// Returns whether one of `hosts`, as shown to people, is a target of `release`.
-fn is_for_any(release: &Release, hosts: &BTreeSet<String>) -> bool {
-    // A host with a shared name is shown with the address.
-    let mut names = hosts
-        .iter()
-        .filter_map(|shown| shown.split(' ').next()?.parse().ok());
-    names.any(|name| is_target(release, &name))
+fn is_for_any(history: &RollbackHistory<'_>, release: &Release, hosts: &BTreeSet<String>) -> bool {
+    hosts.iter().any(|shown| {
+        // A host with a shared name is shown with the address.
+        let name = shown.split(' ').next().and_then(|name| name.parse().ok());
+        name.is_some_and(|name| is_target(release, &name, history.labels_of(shown)))
+    })
 }
 
 /// Error for a choice that needs a person.

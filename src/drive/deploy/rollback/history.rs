@@ -1,10 +1,10 @@
 //! The distinct releases of a tree, by content, and the hosts of each.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::block::BlockHash;
-use crate::id::{NamedHost, Serial, TreeName};
+use crate::id::{Labels, NamedHost, Serial, TreeName};
 use crate::outcome::ReleaseLog;
 use crate::tree::KeptRelease;
 
@@ -13,6 +13,7 @@ pub(super) struct RollbackHistory<'a> {
     pub(super) tree: &'a TreeName,
     pub(super) releases: Vec<DistinctContent>,
     pub(super) unshown: &'a [NamedHost],
+    labels: &'a BTreeMap<NamedHost, Labels>,
 }
 
 /// All releases with one content.
@@ -38,6 +39,7 @@ impl<'a> RollbackHistory<'a> {
             tree: &log.tree,
             releases: Vec::new(),
             unshown: &log.unshown,
+            labels: &log.labels,
         };
 
         for release in &log.releases {
@@ -104,6 +106,13 @@ impl<'a> RollbackHistory<'a> {
 
         self.releases[at].serials.push(serial);
         &mut self.releases[at]
+    }
+
+    /// Labels of a host, as shown to people; `None` if it is unknown.
+    pub(super) fn labels_of(&self, shown: &str) -> Option<&Labels> {
+        let mut labels = self.labels.iter();
+        let known = labels.find(|(host, _)| host.to_string() == shown);
+        known.map(|(_, labels)| labels)
     }
 
     /// Running serials, the newest first.

@@ -37,16 +37,19 @@ fn log(releases: &[(u64, &str, &str, &str)]) -> ReleaseLog {
         content: BlockHash::of(content.as_bytes()),
         part: content.starts_with("part"),
         targets: None,
+        message: None,
         running: hosts(running),
         shown: hosts(running),
         buried: Vec::new(),
         kept: hosts(kept),
+        pinned: Vec::new(),
     };
 
     let releases = releases.iter().map(one).collect();
     ReleaseLog {
         tree: TreeName::new("www").unwrap(),
         hosts: Vec::new(),
+        labels: Default::default(),
         silent: Vec::new(),
         unshown: Vec::new(),
         releases,

@@ -4,7 +4,7 @@ use crate::block::BlockHash;
 use crate::drive::clock;
 use crate::id::{HostName, Serial, SessionId};
 use crate::manifest::node::to_vec;
-use crate::manifest::{Header, Intent, NodeRef, Rules, Top, TreePath};
+use crate::manifest::{Header, Intent, NodeRef, ReleaseMessage, Rules, Top, TreePath};
 use crate::outcome::ScanSummary;
 use crate::spec::Spec;
 use crate::units::WallTime;
@@ -66,6 +66,7 @@ impl PreparedRelease {
             sender: Some(new.sender),
             checksum: Some(new.checksum),
             quick: Some(new.quick),
+            message: new.message,
         }
     }
 
@@ -95,4 +96,6 @@ pub struct NewRelease {
     pub checksum: bool,
     /// Whether only hinted places were scanned.
     pub quick: bool,
+    /// What it changes, in its author's words.
+    pub message: Option<ReleaseMessage>,
 }

@@ -94,6 +94,7 @@ fn offers_that_nobody_signed_take_no_thread_while_their_tree_is_busy() {
         name: HostName::new("web1").expect("legal"),
         trees: [(name.clone(), managed)].into_iter().collect(),
         keys: Mutex::new(Arc::new(AuthorizedKeys::none(Path::new("authorized_keys")))),
+        labels: Mutex::default(),
         own_key: Default::default(),
         figures: Default::default(),
     };

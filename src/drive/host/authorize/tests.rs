@@ -4,8 +4,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use super::*;
+use crate::config::TreeConfig;
+use crate::drive::host::open_tree;
 use crate::id::{HostName, SessionId};
-use crate::keys::{AuthorizedKeys, FileSigner, Signer};
+use crate::keys::{AuthorizedKeys, CosignedSigner, FileSigner, Signer};
 use crate::manifest::header::tests::a_header;
 
 const NOW: WallTime = WallTime(1_763_700_000);
@@ -19,6 +21,7 @@ fn host(options: &str) -> LocalHost {
         name,
         trees: Default::default(),
         keys: Mutex::new(Arc::new(keys)),
+        labels: Mutex::default(),
         own_key: Default::default(),
         figures: Default::default(),
     }
@@ -55,6 +58,53 @@ fn a_key_does_what_its_line_says_and_no_more() {
     let rollback = said(&host("rollback"), 1, |h| h.intent = Intent::Rollback);
 
     assert!(rollback.is_some_and(|why| why.contains("keeps no release like this one")));
+}
+
+#[test]
+fn a_tree_takes_releases_that_enough_authorized_keys_have_signed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("www");
+    std::fs::create_dir(&path).expect("made");
+    let mut config = TreeConfig::new(a_header().tree, path);
+    config.require_signatures = 2;
+    let managed = open_tree(&config, None).expect("opens");
+
+    let line = |seed: u8, options: &str| {
+        format!("{options} {}\n", FileSigner::from_seed([seed; 32]).public())
+    };
+    let text = line(1, "deploy") + &line(2, "deploy") + &line(3, "audit");
+    let keys = AuthorizedKeys::parse(text.as_bytes(), Path::new("authorized_keys"));
+    let host = LocalHost {
+        trees: [(config.name.clone(), managed)].into_iter().collect(),
+        keys: Mutex::new(Arc::new(keys.expect("legal"))),
+        ..host("")
+    };
+
+    let signer = |seed: u8| Arc::new(FileSigner::from_seed([seed; 32])) as Arc<dyn Signer>;
+    let objection = |seeds: &[u8], intent: Intent| {
+        let release = Release::new(Header {
+            intent,
+            ..a_header()
+        })
+        .expect("legal");
+        let others = seeds[1..].iter().map(|seed| signer(*seed)).collect();
+        let all = CosignedSigner::new(signer(seeds[0]), others).expect("different");
+        let signature = all
+            .sign(Namespace::RELEASE, release.bytes())
+            .expect("signs");
+        check_signatures(&host, &release, signature.as_bytes(), NOW).err()
+    };
+
+    assert_eq!(objection(&[1, 2], Intent::Deploy), None);
+    assert_eq!(objection(&[2, 4, 1], Intent::Deploy), None);
+    assert_eq!(objection(&[1], Intent::Audit), None);
+    for few in [&[1][..], &[1, 3], &[1, 4]] {
+        let why = objection(few, Intent::Deploy).expect("refused");
+        assert!(
+            why.starts_with("it has 1 of the 2 signatures"),
+            "{few:?}: {why}"
+        );
+    }
 }
 
 #[test]

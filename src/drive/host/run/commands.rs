@@ -59,6 +59,7 @@ impl HostLoop {
                 self.machine.handle_reply(now, DiskReply::Trees(states));
             }
 
+            HostCommand::Labels(labels) => self.machine.set_labels(now, labels),
             HostCommand::Opened(tree) => self.opened(&tree),
             HostCommand::Stop => self.ending = self.ending.or(Some(now + ORDER_TIMEOUT)),
         }

@@ -18,6 +18,7 @@ fn hello(name: &str, members: u32) -> Hello {
         echoes: None,
         identity: None,
         shown: None,
+        labels: None,
     }
 }
 

@@ -257,6 +257,7 @@ impl MissingRelease {
             base: own.base,
             host: None,
             header: (!verified).then_some(true),
+            labels: None,
         };
 
         Some((member.address, pull))

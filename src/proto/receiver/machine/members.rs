@@ -56,6 +56,7 @@ impl Receiver {
             }
 
             pull.host = Some(self.host.name.clone());
+            pull.labels = Some(self.host.labels.clone());
             self.control.send(Dest::Host(to), &Message::Pull(pull));
         }
     }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::Receiver;
-use crate::id::{Serial, SessionId};
+use crate::id::{Serial, SessionId, is_costly};
 use crate::manifest::Release;
 use crate::proto::Dest;
 use crate::proto::receiver::contention::Verdict;
@@ -92,12 +92,12 @@ impl Receiver {
     /// because offers are unauthenticated.
     fn is_target(&mut self, now: Moment, from: IpAddr, release: &Release) -> bool {
         let targets = &release.header().targets;
-        let costly = targets.iter().filter(|t| targets::is_costly(t)).count();
+        let costly = targets.iter().filter(|t| is_costly(t)).count();
         if costly > 0 && !self.matcher_budget.may_spend(now, from, costly as u32) {
             return false;
         }
 
-        targets::is_target(release, &self.host.name)
+        targets::is_target(release, &self.host.name, Some(&self.host.labels))
     }
 
     /// Acknowledges a sender and names the session that blocks it.

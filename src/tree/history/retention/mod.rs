@@ -37,6 +37,15 @@ pub(crate) struct Staying {
     pub(crate) records: BTreeSet<Serial>,
     /// Releases whose content stays as well.
     pub(crate) content: BTreeSet<Serial>,
+    /// Oldest pinned release: what any release since replaced may belong to it, and stays.
+    pub(crate) pinned_from: Option<Serial>,
+}
+
+impl Staying {
+    /// Returns whether the content stays that the successor of `serial` replaced.
+    pub(crate) fn has_content(&self, serial: Serial) -> bool {
+        self.content.contains(&serial) || self.pinned_from.is_some_and(|from| from <= serial)
+    }
 }
 
 /// Releases in the state of one tree, rising.
@@ -46,6 +55,8 @@ pub(crate) struct ReleaseHistory<'a> {
     known: Vec<KnownRelease>,
     /// Releases with damaged files.
     damaged: Vec<Serial>,
+    /// Pinned releases.
+    pins: BTreeSet<Serial>,
     /// For each of `known`, whether a later part replaces it.
     replaced: OnceCell<Vec<bool>>,
 }
@@ -84,6 +95,7 @@ impl<'a> ReleaseHistory<'a> {
             current,
             known,
             damaged,
+            pins: pins(records)?,
             replaced: OnceCell::new(),
         })
     }
@@ -132,7 +144,15 @@ impl<'a> ReleaseHistory<'a> {
                 .filter(|&&serial| first.is_none_or(|first| serial > first)),
         );
 
-        Staying { records, content }
+        let known = self.known.iter().map(KnownRelease::serial);
+        let pinned: Vec<Serial> = known.filter(|serial| self.pins.contains(serial)).collect();
+        records.extend(&pinned);
+        content.extend(&pinned);
+        Staying {
+            records,
+            content,
+            pinned_from: pinned.first().copied(),
+        }
     }
 
     /// Parts for all hosts since the present whole release, see [`Worktree::parts`].
@@ -197,6 +217,14 @@ impl<'a> ReleaseHistory<'a> {
             .ok()
             .map(|at| &self.known[at])
     }
+}
+
+/// Pinned releases; all releases if the pins cannot be read, since none of them may go then.
+fn pins(records: &StateReader) -> Result<BTreeSet<Serial>> {
+    records.pins().or_else(|e| {
+        tracing::warn!("no release is removed: {e}");
+        Ok(records.serials()?.into_iter().collect())
+    })
 }
 
 /// Returns whether two parts with these rules treat shared paths in the same way.

@@ -2,7 +2,7 @@
 
 use super::ReleaseHistory;
 use super::known::KnownRelease;
-use crate::id::{HostName, Serial};
+use crate::id::{HostName, Labels, Serial};
 use crate::proto::receiver::is_target;
 
 /// Next release for a host that lacks the present one.
@@ -34,12 +34,15 @@ pub struct Lacking<'a> {
     pub base: Option<Serial>,
     /// Name of the host, if known.
     pub host: Option<&'a HostName>,
+    /// Labels of the host, if known.
+    pub labels: Option<&'a Labels>,
 }
 
 impl Lacking<'_> {
     /// Returns whether the release `known` is meant for this host.
     fn is_target(&self, known: &KnownRelease) -> bool {
-        self.host.is_none_or(|host| is_target(&known.release, host))
+        self.host
+            .is_none_or(|host| is_target(&known.release, host, self.labels))
     }
 }
 

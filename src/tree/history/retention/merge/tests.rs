@@ -1,7 +1,7 @@
 //! Random parts of a model tree, merged, against the same parts taken one by one.
 
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::*;
@@ -222,6 +222,7 @@ fn history<'a>(nodes: &'a NodeStore, releases: &[Release]) -> ReleaseHistory<'a>
         current,
         known: releases.iter().cloned().map(KnownRelease::new).collect(),
         damaged: Vec::new(),
+        pins: BTreeSet::new(),
         replaced: OnceCell::new(),
     }
 }

@@ -5,22 +5,25 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
+use super::reader::ReleaseSource;
 use crate::block::BlockHash;
-use crate::drive::deploy::source::ReleaseSource;
 use crate::id::Ordinal;
 use crate::manifest::read::{Child, NodeSource, ReadError, children};
 use crate::manifest::{Node, NodeRef};
 use crate::tree::SourceError;
 
 /// Nodes and blocks of a source.
-pub(super) struct NodeReader<'a> {
+pub(in crate::drive) struct NodeReader<'a> {
     source: RefCell<&'a mut ReleaseSource>,
     ordinals: HashMap<BlockHash, Ordinal>,
 }
 
 impl<'a> NodeReader<'a> {
     /// Numbers the nodes under `root`.
-    pub(super) fn open(root: &NodeRef, source: &'a mut ReleaseSource) -> Result<Self, SourceError> {
+    pub(in crate::drive) fn open(
+        root: &NodeRef,
+        source: &'a mut ReleaseSource,
+    ) -> Result<Self, SourceError> {
         let mut ordinals = HashMap::new();
         let mut open = vec![(Ordinal(0), Child::Node(*root))];
         let mut bytes = Vec::new();
@@ -43,7 +46,11 @@ impl<'a> NodeReader<'a> {
     }
 
     /// Appends the bytes of the block `ordinal` to `out`.
-    pub(super) fn read(&self, ordinal: Ordinal, out: &mut Vec<u8>) -> Result<(), SourceError> {
+    pub(in crate::drive) fn read(
+        &self,
+        ordinal: Ordinal,
+        out: &mut Vec<u8>,
+    ) -> Result<(), SourceError> {
         self.source.borrow_mut().read(ordinal, out)
     }
 }

@@ -1,0 +1,58 @@
+//! Arguments of show, and the place of kept releases.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, ValueHint};
+
+use super::shared::QueryArgs;
+
+/// `makuo show`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Entries and files are read on a host that keeps the release, by root or the daemon's user, or from \
+a repository. Elsewhere the hosts tell who made a release and who keeps it.
+Examples:
+  makuo show www@17                             who made it, when, what for
+  makuo show -v www@17                          its entries as well
+  makuo show www@17:css/site.css                a file of it, to standard output
+  makuo show www --from s3://releases/fleet     the newest release of a repository")]
+pub struct ShowArgs {
+    /// A release, such as www@17, or a file of it; without a number the present release
+    #[arg(value_name = "TREE[@N][:PATH]", value_hint = ValueHint::Other)]
+    pub release: OsString,
+    /// List the entries, as -v does
+    #[arg(long)]
+    pub paths: bool,
+    /// Place of the release.
+    #[command(flatten)]
+    pub kept: KeptArgs,
+    /// Options for the answers.
+    #[command(flatten)]
+    pub query: QueryArgs,
+}
+
+/// `makuo pin` and `makuo unpin`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A pin holds on this host alone: run it on each host that is to keep the release, by root or the \
+daemon's user. A pinned release keeps the content of all since. `makuo log` shows pins.
+Examples:
+  makuo pin www@17
+  makuo unpin www@17")]
+pub struct PinArgs {
+    /// A release that this host keeps, such as www@17
+    #[arg(value_name = "TREE@N", value_hint = ValueHint::Other)]
+    pub release: OsString,
+}
+
+/// Place of kept releases.
+#[derive(Debug, Args)]
+pub struct KeptArgs {
+    /// Repository to read releases from [default: the state of this host]
+    #[arg(long, value_name = "URL", value_hint = ValueHint::Url)]
+    pub from: Option<String>,
+    /// Certificates in PEM form to trust for --from besides the system's
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "from")]
+    pub ca_file: Option<PathBuf>,
+}
