@@ -10,6 +10,7 @@ mod daemon;
 mod demo;
 mod deploy;
 mod diff;
+mod doctor;
 mod init;
 mod keygen;
 mod log;
@@ -110,6 +111,7 @@ fn dispatch(cli: &Cli, settings: Settings, report: &mut Report) -> Result<u8> {
         Send(args) => send::run(&args.adhoc, args.delete, config, report),
         Sync(args) => send::run(&args.adhoc, true, config, report),
         Check(args) => check::run(args, report),
+        Doctor(args) => doctor::run(args, config, report),
         Init(args) => init::run(args, config, settings, report),
         Keygen(args) => keygen::run(args, settings, report),
         Daemon(args) => daemon::run(args, config, report),

@@ -101,6 +101,7 @@ impl Lie {
             host,
             trees: vec![tree],
             release: None,
+            machine: None,
         }))
     }
 }

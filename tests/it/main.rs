@@ -22,6 +22,7 @@ mod console;
 mod demo;
 mod dependencies;
 mod differential;
+mod doctor;
 mod figures;
 mod fleet;
 mod history;

@@ -48,6 +48,7 @@ fn host_answer(name: &str, running: u64, kept: &[u64], answers: bool) -> HostAns
         host: host.clone(),
         trees: vec![report],
         release: None,
+        machine: None,
     };
 
     let address = SocketAddr::from(([10, 0, 0, 1], 5000));
