@@ -15,7 +15,10 @@ pub fn advice(granted: usize) -> Option<String> {
     is_small(granted as u64).then(|| {
         let shown = ByteSize(granted as u64);
         let asked = ByteSize(DEFAULT_RECV_BUFFER as u64);
-        format!("the kernel grants {shown} of {asked}; raise it: {}", remedy())
+        format!(
+            "the kernel grants {shown} of {asked}; raise it: {}",
+            remedy()
+        )
     })
 }
 
@@ -39,7 +42,10 @@ pub fn judge_here(network: &NetworkFacts, send_limit: Option<u64>) -> Vec<Findin
         .collect();
 
     if let Some(limit) = send_limit.filter(|limit| *limit < MIN_SEND_BUFFER) {
-        let what = format!("the kernel grants send buffers of {} at most", ByteSize(limit));
+        let what = format!(
+            "the kernel grants send buffers of {} at most",
+            ByteSize(limit)
+        );
         let todo = "sysctl -w net.core.wmem_max=262144";
         findings.push(Finding::new(Check::Buffer, Level::Warn, what).todo(todo));
     }
@@ -93,14 +99,23 @@ mod tests {
         assert!(here.iter().all(|finding| finding.level == Level::Warn));
         let todo = here[0].todo.as_deref().expect("something");
         assert!(todo.contains("net.core.rmem_max=16777216"), "{todo}");
-        assert!(here[1].todo.as_deref().expect("something").contains("wmem_max"));
+        assert!(
+            here[1]
+                .todo
+                .as_deref()
+                .expect("something")
+                .contains("wmem_max")
+        );
 
         let mut small = report();
         small.links[0].recv_buffer = 64 << 10;
         small.recv_limit = Some(64 << 10);
         let there = judge_report(&host("web1").host, &small);
         assert_eq!(there[0].level, Level::Warn);
-        assert!(there[0].what.contains("net.core.rmem_max is 65.5 kB"), "{there:?}");
+        assert!(
+            there[0].what.contains("net.core.rmem_max is 65.5 kB"),
+            "{there:?}"
+        );
     }
 
     #[test]

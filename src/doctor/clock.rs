@@ -23,7 +23,11 @@ pub fn judge(host: &HostFacts) -> Option<Finding> {
         }
     };
 
-    let direction = if clock.ahead > 0 { "ahead of" } else { "behind" };
+    let direction = if clock.ahead > 0 {
+        "ahead of"
+    } else {
+        "behind"
+    };
     let shown = shown_age(clock.ahead.unsigned_abs() / 1000);
     let what = format!("its clock is {shown} {direction} the one here");
     let todo = "set the clock of the wrong one (timedatectl set-ntp true): releases and keys \

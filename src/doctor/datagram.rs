@@ -44,9 +44,8 @@ pub fn judge(host: &HostFacts, network: &NetworkFacts) -> Option<Finding> {
             Finding::new(Check::Datagram, Level::Warn, what).todo(todo)
         }
         None => {
-            let what = format!(
-                "datagrams of {size}: something on the way has a smaller MTU than {here}"
-            );
+            let what =
+                format!("datagrams of {size}: something on the way has a smaller MTU than {here}");
             let todo = "look for a tunnel, a VPN or an old switch on the way: a deploy sends to \
                         all the size of the narrowest path";
             Finding::new(Check::Datagram, Level::Warn, what).todo(todo)
@@ -82,7 +81,10 @@ mod tests {
     fn a_narrow_interface_is_told_from_a_narrow_path() {
         let found = judged(1250, 1280).expect("found");
         assert_eq!(found.level, Level::Warn);
-        assert!(found.what.contains("eth0 there has an MTU of 1280"), "{found:?}");
+        assert!(
+            found.what.contains("eth0 there has an MTU of 1280"),
+            "{found:?}"
+        );
 
         let found = judged(1400, 1500).expect("found");
         assert!(found.what.contains("something on the way"), "{found:?}");

@@ -33,9 +33,8 @@ pub struct MachineKind {
 /// Judges the machine.
 pub fn judge(machine: &MachineKind) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let warn = |what: String, todo: &str| {
-        Finding::new(Check::Environment, Level::Warn, what).todo(todo)
-    };
+    let warn =
+        |what: String, todo: &str| Finding::new(Check::Environment, Level::Warn, what).todo(todo);
     let is_unheard = machine.multicast && !machine.has_answers;
 
     if let Some(cloud) = cloud(&machine.firmware).filter(|_| is_unheard) {
@@ -139,6 +138,9 @@ mod tests {
             has_answers: true,
             ..machine
         };
-        assert_eq!(warned(&heard), ["wlan0 is wireless: multicast is slow there, and much of it is lost"]);
+        assert_eq!(
+            warned(&heard),
+            ["wlan0 is wireless: multicast is slow there, and much of it is lost"]
+        );
     }
 }

@@ -42,7 +42,10 @@ mod tests {
     fn another_key_fails_with_the_address_and_noise_does_not() {
         let judged = |kinds: &[OpenError]| {
             let address = "10.0.0.6".parse().expect("legal");
-            let all: Vec<Stranger> = kinds.iter().map(|&kind| Stranger { address, kind }).collect();
+            let all: Vec<Stranger> = kinds
+                .iter()
+                .map(|&kind| Stranger { address, kind })
+                .collect();
             judge(&all, false)
         };
         for kind in [

@@ -154,7 +154,10 @@ mod tests {
         };
         let found = judged("eth1", &choice);
         assert_eq!(found[1].level, Level::Fail);
-        assert!(found[1].what.contains("3 hosts answer on eth0"), "{found:?}");
+        assert!(
+            found[1].what.contains("3 hosts answer on eth0"),
+            "{found:?}"
+        );
         let todo = found[1].todo.as_deref().expect("something to do");
         assert!(todo.contains("--interface eth0"), "{todo}");
     }

@@ -19,7 +19,11 @@ const REPEATED: f64 = 0.002;
 /// Judges the trains to a host.
 pub fn judge(host: &HostFacts) -> Vec<Finding> {
     let bursts: Vec<&Burst> = host.bursts.iter().filter(|b| b.tally.sent > 0).collect();
-    let rated: Vec<&Burst> = bursts.iter().copied().filter(|b| b.rate.is_some()).collect();
+    let rated: Vec<&Burst> = bursts
+        .iter()
+        .copied()
+        .filter(|b| b.rate.is_some())
+        .collect();
     // A path on which nothing arrives is another matter.
     if rated.is_empty() || rated.iter().all(|burst| burst.tally.is_cut()) {
         return Vec::new();
@@ -161,7 +165,10 @@ mod tests {
     fn a_path_that_loses_at_each_rate_is_told_with_its_share() {
         let found = judged([10, 100, 500].map(|mbit| lossy(mbit, 0.03)).into());
         assert_eq!(found.level, Level::Warn);
-        assert!(found.what.contains("900 of 30000 datagrams (3.0 %)"), "{found:?}");
+        assert!(
+            found.what.contains("900 of 30000 datagrams (3.0 %)"),
+            "{found:?}"
+        );
         assert!(found.what.contains("the network"), "{found:?}");
         let found = judged([10, 100].map(|mbit| lossy(mbit, 0.5)).into());
         assert_eq!(found.level, Level::Fail);
@@ -175,7 +182,10 @@ mod tests {
         };
         let found = judged(vec![lossy(10, 0.0), full]);
         assert_eq!(found.level, Level::Warn);
-        assert!(found.what.contains("the buffer, not the network"), "{found:?}");
+        assert!(
+            found.what.contains("the buffer, not the network"),
+            "{found:?}"
+        );
         assert!(found.todo.expect("something").contains("net.core.rmem_max"));
     }
 
@@ -189,7 +199,10 @@ mod tests {
 
     #[test]
     fn a_good_path_and_one_without_a_measurement() {
-        assert_eq!(judged(vec![lossy(10, 0.0), lossy(100, 0.001)]).level, Level::Ok);
+        assert_eq!(
+            judged(vec![lossy(10, 0.0), lossy(100, 0.001)]).level,
+            Level::Ok
+        );
         // As fast as possible, losses are no fault.
         let rush = Burst {
             rate: None,

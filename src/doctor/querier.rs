@@ -36,7 +36,8 @@ pub fn is_flooded(group: IpAddr) -> bool {
 /// Judges the wait for a querier of `group`.
 pub fn judge(group: IpAddr, wait: &QuerierWait) -> Finding {
     let finding = |level, what: String| Finding::new(Check::Querier, level, what);
-    let needs = format!("switches with IGMP snooping forget {group} unless some router asks for it");
+    let needs =
+        format!("switches with IGMP snooping forget {group} unless some router asks for it");
     match wait {
         QuerierWait::Asked(querier) => {
             finding(Level::Ok, format!("{querier} asks for members of groups"))
@@ -74,9 +75,8 @@ mod tests {
 
     #[test]
     fn only_a_group_that_is_not_flooded_needs_a_querier() {
-        let level = |group: &str, wait: &QuerierWait| {
-            judge(group.parse().expect("an address"), wait).level
-        };
+        let level =
+            |group: &str, wait: &QuerierWait| judge(group.parse().expect("an address"), wait).level;
         let (flooded, other) = ("224.0.0.108", "239.255.0.108");
         assert_eq!(level(flooded, &QuerierWait::Silence), Level::Ok);
         assert_eq!(level(other, &QuerierWait::Silence), Level::Warn);

@@ -169,7 +169,6 @@ fn unicast(host: &HostFacts, network: &NetworkFacts) -> Option<Finding> {
     )
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::super::facts::testing::{host, network};
@@ -224,14 +223,20 @@ mod tests {
             ..host(name)
         };
         let found = judged(&[cut("web1"), cut("web2")]);
-        assert!(found.iter().all(|f| todo(f).contains("no host hears")), "{found:?}");
+        assert!(
+            found.iter().all(|f| todo(f).contains("no host hears")),
+            "{found:?}"
+        );
 
         let deaf = |name: &str| HostFacts {
             from_group: NONE,
             ..host(name)
         };
         let found = judged(&[deaf("web1"), deaf("web2")]);
-        assert!(found.iter().all(|f| todo(f).contains("no host is heard")), "{found:?}");
+        assert!(
+            found.iter().all(|f| todo(f).contains("no host is heard")),
+            "{found:?}"
+        );
         let found = judged(&[deaf("web1"), host("web2")]);
         assert!(found.len() == 1 && todo(&found[0]).contains("on its way out"));
     }
@@ -258,15 +263,25 @@ mod tests {
             ..host("web1")
         };
         let found = judged(&[old]);
-        assert!(found.iter().all(|f| f.level == Level::Warn && f.check == Check::Version));
-        assert!(found.iter().any(|f| f.what.contains("too old")), "{found:?}");
+        assert!(
+            found
+                .iter()
+                .all(|f| f.level == Level::Warn && f.check == Check::Version)
+        );
+        assert!(
+            found.iter().any(|f| f.what.contains("too old")),
+            "{found:?}"
+        );
 
         let silent = HostFacts {
             answered: false,
             ..host("web1")
         };
         let found = judged(&[silent]);
-        assert_eq!((found[0].check, found[0].level), (Check::Hosts, Level::Fail));
+        assert_eq!(
+            (found[0].check, found[0].level),
+            (Check::Hosts, Level::Fail)
+        );
         assert!(todo(&found[0]).contains("5000-5063"));
     }
 }

@@ -109,7 +109,10 @@ mod tests {
     #[test]
     fn any_text_is_read_without_panic() {
         for text in ["", "x", "a\n b", "a\n1 x\n zz\n", "\n\t\n \n"] {
-            assert!(parse_igmp(text).is_empty() && parse_igmp6(text).is_empty(), "{text:?}");
+            assert!(
+                parse_igmp(text).is_empty() && parse_igmp6(text).is_empty(),
+                "{text:?}"
+            );
         }
     }
 }

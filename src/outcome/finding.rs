@@ -187,9 +187,8 @@ mod tests {
 
     #[test]
     fn the_worst_is_first_and_equal_findings_are_one() {
-        let clock = |level, what: &str, name: &str| {
-            Finding::new(Check::Clock, level, what).of(&host(name))
-        };
+        let clock =
+            |level, what: &str, name: &str| Finding::new(Check::Clock, level, what).of(&host(name));
         let here = Finding::new(Check::Interface, Level::Ok, "eth0");
         let found = ordered(vec![
             here.clone(),

@@ -62,9 +62,8 @@ mod tests {
         let start = Moment(1_000_000_000);
         let mut budget = AnswerBudget::new(start, 2, 5);
         let asker = |n: u8| IpAddr::from([10, 0, 0, n]);
-        let taken = |budget: &mut AnswerBudget, at, n| {
-            (0..9).filter(|_| budget.take(at, asker(n))).count()
-        };
+        let taken =
+            |budget: &mut AnswerBudget, at, n| (0..9).filter(|_| budget.take(at, asker(n))).count();
 
         let counts = [1, 2, 3, 4].map(|n| taken(&mut budget, start, n));
         assert_eq!(counts, [2, 2, 1, 0]);

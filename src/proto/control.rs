@@ -6,8 +6,8 @@ use std::collections::VecDeque;
 use super::datagram_size::{CONTROL_DATAGRAM, MIN_DATAGRAM, min_datagram};
 use super::{Dest, Transmit};
 use crate::id::InstanceId;
-use crate::wire::datagram::{CONTROL_OVERHEAD, Fragment, Front, write_fragment};
 use crate::wire::count::CountedProbe;
+use crate::wire::datagram::{CONTROL_OVERHEAD, Fragment, Front, write_fragment};
 use crate::wire::message::Probe;
 use crate::wire::{Message, fragment};
 

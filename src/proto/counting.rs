@@ -101,10 +101,7 @@ impl ProbeCounter {
         let key = (asker, ask.run, ask.train);
         let is_known = |other: &WaitingRequest| other.key == key && other.number == ask.number;
         let is_wanted = is_for_me && ask.is_padded() && !self.waiting.iter().any(is_known);
-        if !is_wanted
-            || self.waiting.len() >= MAX_WAITING
-            || !self.budget.take(now, from.ip())
-        {
+        if !is_wanted || self.waiting.len() >= MAX_WAITING || !self.budget.take(now, from.ip()) {
             return;
         }
 
@@ -194,10 +191,7 @@ mod tests {
     const ASKER: InstanceId = InstanceId(1);
 
     fn counter() -> (ProbeCounter, Control) {
-        (
-            ProbeCounter::new(START, 1),
-            Control::new(OWN, 1472, 0),
-        )
+        (ProbeCounter::new(START, 1), Control::new(OWN, 1472, 0))
     }
 
     fn probe(train: u8, number: u32) -> CountedProbe {
@@ -254,7 +248,8 @@ mod tests {
         host.0.on_probe(ASKER, &probe(1, 0));
         host.0.on_probe(InstanceId(2), &probe(0, 5));
 
-        host.0.on_request(START, (ASKER, from(1)), &request(4), (OWN, 1));
+        host.0
+            .on_request(START, (ASKER, from(1)), &request(4), (OWN, 1));
         let found = answers(&mut host, START);
         let expected = ProbeCounts {
             run: 7,
@@ -273,7 +268,8 @@ mod tests {
     #[test]
     fn a_train_of_which_nothing_arrived_has_an_answer_too() {
         let mut host = counter();
-        host.0.on_request(START, (ASKER, from(1)), &request(1), (OWN, 1));
+        host.0
+            .on_request(START, (ASKER, from(1)), &request(1), (OWN, 1));
         let found = answers(&mut host, START);
         assert_eq!((found.len(), found[0].1.arrived), (1, 0));
     }
@@ -307,7 +303,8 @@ mod tests {
     fn answers_and_memory_are_bounded() {
         let mut host = counter();
         for n in 0..100_000_u32 {
-            host.0.on_probe(InstanceId(u64::from(n)), &probe(n as u8, n));
+            host.0
+                .on_probe(InstanceId(u64::from(n)), &probe(n as u8, n));
             let asker = (InstanceId(u64::from(n)), from((n % 7) as u8));
             host.0.on_request(START, asker, &request(n), (OWN, 5_000));
         }
@@ -317,7 +314,9 @@ mod tests {
         let mut alone = counter();
         let mut given = 0;
         for n in 0..1_000 {
-            alone.0.on_request(START, (ASKER, from(1)), &request(n), (OWN, 1));
+            alone
+                .0
+                .on_request(START, (ASKER, from(1)), &request(n), (OWN, 1));
             given += answers(&mut alone, START).len();
         }
         assert_eq!(given, MAX_COUNTS_PER_ADDRESS as usize);
@@ -326,7 +325,8 @@ mod tests {
     #[test]
     fn a_large_fleet_spreads_its_answers() {
         let mut host = counter();
-        host.0.on_request(START, (ASKER, from(1)), &request(1), (OWN, 5_000));
+        host.0
+            .on_request(START, (ASKER, from(1)), &request(1), (OWN, 5_000));
         let due = host.0.timeout().expect("waits");
         assert!(due > START && due <= START + slot_interval(5_000));
         assert!(answers(&mut host, START).is_empty());

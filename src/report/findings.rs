@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 
+use super::Report;
 use super::human::HumanReport;
 use super::json::Json;
 use super::paint::{Painter, Tint};
 use super::words;
-use super::Report;
 use crate::outcome::{Check, Finding, Level, findings_exit};
 
 /// A finding for scripts.
@@ -43,7 +43,10 @@ impl HumanReport {
     fn findings(&mut self, findings: &[Finding], hosts: usize) {
         let is_quiet = self.is_quiet();
         let painter = self.painter();
-        for finding in findings.iter().filter(|f| !is_quiet || f.level != Level::Ok) {
+        for finding in findings
+            .iter()
+            .filter(|f| !is_quiet || f.level != Level::Ok)
+        {
             self.data(&shown(finding, painter));
         }
 
@@ -103,7 +106,10 @@ fn shown(finding: &Finding, painter: Painter) -> String {
         hosts => format!("{}: ", words::hosts(hosts)),
     };
 
-    let mut text = format!("{level}{blanks}  {check}: {hosts}{}", words::quoted(&finding.what));
+    let mut text = format!(
+        "{level}{blanks}  {check}: {hosts}{}",
+        words::quoted(&finding.what)
+    );
     if let Some(todo) = &finding.todo {
         let arrow = painter.paint(Tint::Note, "->");
         text.push_str(&format!("\n      {arrow} {}", words::quoted(todo)));
@@ -126,9 +132,15 @@ mod tests {
             Level::Fail,
             "0 of 20 datagrams to the group 224.0.0.108 arrive there; 20 of 20 to its address do",
         );
-        let clock = Finding::new(Check::Clock, Level::Ok, "its clock agrees with the one here");
+        let clock = Finding::new(
+            Check::Clock,
+            Level::Ok,
+            "its clock agrees with the one here",
+        );
         vec![
-            multicast.todo("let UDP to port 5000 in there").of(&hosts[0]),
+            multicast
+                .todo("let UDP to port 5000 in there")
+                .of(&hosts[0]),
             Finding::new(Check::Buffer, Level::Warn, "small"),
             Finding {
                 hosts: hosts.into(),
@@ -163,7 +175,10 @@ mod tests {
              3 hosts: 1 check failed, 1 to look at, 1 well\n"
         );
         let quiet = told(Verbosity::Quiet, &findings());
-        assert!(!quiet.contains("ok  ") && quiet.contains("fail  multicast"), "{quiet}");
+        assert!(
+            !quiet.contains("ok  ") && quiet.contains("fail  multicast"),
+            "{quiet}"
+        );
     }
 
     #[test]
@@ -180,7 +195,10 @@ mod tests {
         assert_eq!(lines[0]["level"], "fail");
         assert_eq!(lines[0]["hosts"][0], "web2");
         assert_eq!(lines[3]["event"], "result");
-        assert_eq!((&lines[3]["exit"], &lines[3]["failed"]), (&1.into(), &1.into()));
+        assert_eq!(
+            (&lines[3]["exit"], &lines[3]["failed"]),
+            (&1.into(), &1.into())
+        );
     }
 
     #[test]

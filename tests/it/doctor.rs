@@ -69,7 +69,9 @@ fn make_fast(lab: &mut Lab, host: usize) -> bool {
     let (source, library) = (lab.path("clock.c"), lab.path("clock.so"));
     write(&source, FAST_CLOCK);
     let mut cc = Command::new("cc");
-    cc.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source);
+    cc.args(["-shared", "-fPIC", "-o"])
+        .arg(&library)
+        .arg(&source);
     if let Err(why) = try_tool(&mut cc) {
         skipped(&why);
         return false;
@@ -114,7 +116,11 @@ fn each_fault_is_named_with_its_host() {
         "warn",
         &["eth0 there has an MTU of 1280"],
     );
-    found.says(("loss", "web3"), "warn", &["lost on the way", "the network"]);
+    found.says(
+        ("loss", "web3"),
+        "warn",
+        &["lost on the way", "the network"],
+    );
     found.says(
         ("multicast", "web4"),
         "fail",
@@ -125,7 +131,11 @@ fn each_fault_is_named_with_its_host() {
         "fail",
         &["0 of 20", "20 of 20 to the group", "port 5001"],
     );
-    found.says(("group-key", ""), "fail", &["10.77.0.6", "another group key"]);
+    found.says(
+        ("group-key", ""),
+        "fail",
+        &["10.77.0.6", "another group key"],
+    );
     found.says(
         ("filesystem", "web7"),
         "warn",
@@ -136,7 +146,11 @@ fn each_fault_is_named_with_its_host() {
     }
 
     let limit = std::fs::read_to_string("/proc/sys/net/core/rmem_max").unwrap_or_default();
-    if limit.trim().parse().is_ok_and(|limit: u64| limit < SMALL_BUFFER) {
+    if limit
+        .trim()
+        .parse()
+        .is_ok_and(|limit: u64| limit < SMALL_BUFFER)
+    {
         found.says(("buffer", "web7"), "warn", &["net.core.rmem_max"]);
     }
     // A good host has no fault of another one.
@@ -205,6 +219,8 @@ fn a_machine_is_looked_at_by_its_configuration() {
     let Some(mut lab) = Lab::loopback(1) else {
         return;
     };
+    write(&lab.site().join("page"), "one");
+    lab.deploy(&[]).exits(0);
     let config = lab.hosts[0].config_path();
     let config = config.to_str().expect("UTF-8").to_string();
     let ran = lab.makuo(&["doctor", "--json", "-c", &config]);
@@ -222,5 +238,10 @@ fn a_machine_is_looked_at_by_its_configuration() {
     let found = Found(&all);
     found.says(("configuration", ""), "warn", &["no key is listed"]);
     found.says(("port", ""), "warn", &["no daemon answers"]);
+    found.says(
+        ("hosts", "web1"),
+        "warn",
+        &["took part in an earlier deploy"],
+    );
     found.says(("hosts", ""), "fail", &["no hosts answered"]);
 }

@@ -53,9 +53,10 @@ fn configuration(path: &Path, config: &HostConfig) -> Vec<Finding> {
 
     let see = format!("see: makuo check {}", printable_path(path));
     let warnings = config.remarks().into_iter().chain(found.warnings);
-    findings.extend(warnings.map(|text| {
-        Finding::new(Check::Configuration, Level::Warn, text).todo(see.clone())
-    }));
+    findings.extend(
+        warnings
+            .map(|text| Finding::new(Check::Configuration, Level::Warn, text).todo(see.clone())),
+    );
 
     if findings.is_empty() {
         let what = "the daemon would start with the configuration here";
@@ -117,18 +118,26 @@ fn judge_repository(tree: &TreeConfig, found: Result<ListedTree>) -> Finding {
         }
     };
 
-    let finding = |level, what: &str| {
-        Finding::new(Check::Repository, level, format!("tree {name}: {what}"))
-    };
+    let finding =
+        |level, what: &str| Finding::new(Check::Repository, level, format!("tree {name}: {what}"));
     if !listed.is_authorized {
-        return finding(Level::Fail, "no authorized key signed the head of its repository")
-            .todo("add the key of the publisher to authorized_keys here");
+        return finding(
+            Level::Fail,
+            "no authorized key signed the head of its repository",
+        )
+        .todo("add the key of the publisher to authorized_keys here");
     }
     if listed.is_stale {
-        return finding(Level::Fail, "its repository is stale: nobody signs its head any more")
-            .todo("publish again, or: makuo repo renew URL; is the clock here right?");
+        return finding(
+            Level::Fail,
+            "its repository is stale: nobody signs its head any more",
+        )
+        .todo("publish again, or: makuo repo renew URL; is the clock here right?");
     }
-    finding(Level::Ok, "its repository answers, and its head is signed by an authorized key")
+    finding(
+        Level::Ok,
+        "its repository answers, and its head is signed by an authorized key",
+    )
 }
 
 fn inotify() -> Finding {
@@ -159,7 +168,8 @@ mod tests {
 
     #[test]
     fn a_repository_is_judged_by_its_head() {
-        let line = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINdamAGCsQq31Uv+08lkBzoO4XLz2qYjJa8CGmj3B1Ea ci";
+        let line =
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINdamAGCsQq31Uv+08lkBzoO4XLz2qYjJa8CGmj3B1Ea ci";
         let (key, _) = PublicKey::from_openssh(line).expect("legal");
         let listed = |is_authorized, is_stale| ListedTree {
             tree: TreeName::new("www").expect("legal"),

@@ -10,21 +10,21 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::args::DoctorArgs;
-use super::deploy::handle_ctrl_c;
+use super::deploy::{cache_dir, handle_ctrl_c};
 use super::network;
 use crate::config::NetworkConfig;
 use crate::doctor::interface::InterfaceChoice;
 use crate::doctor::querier::{QUERIER_TIMEOUT, QuerierWait};
 use crate::doctor::{self, LinkFacts, NetworkFacts};
 use crate::drive::checkup::{self, CheckupResult, CheckupTarget};
-use crate::drive::clock::Clock;
-use crate::drive::deploy::Interrupt;
+use crate::drive::clock::{self, Clock};
+use crate::drive::deploy::{Interrupt, remembered_hosts};
 use crate::drive::survey;
+use crate::id::HostName;
 use crate::net::{self, Family, Interface, peer_lookup};
 use crate::outcome::{Check, Finding, Level, findings_exit, ordered};
-use crate::report::Report;
-use crate::report::words;
-use crate::units::printable;
+use crate::report::{Report, words};
+use crate::units::{printable, printable_path};
 use crate::{Error, Result};
 
 /// Time to listen for hosts on another interface.
@@ -36,19 +36,26 @@ pub(super) fn run(args: &DoctorArgs, config: Option<&Path>, report: &mut Report)
     report.start("looking at this machine");
     let mut findings = local::findings(&path, &host_config);
 
-    // A missing key is a finding of the check above only where there is a configuration.
     let opened = network::for_command(&args.network, &host_config)
-        .and_then(|network| Ok((network::open(&network)?, network)));
+        .map_err(|e| (Check::GroupKey, e))
+        .and_then(|network| match network::open(&network) {
+            Ok(links) => Ok((links, network)),
+            Err(e) => Err((failed_check(&network, &e), e)),
+        });
     let hosts = match opened {
         Ok((links, network)) => {
             let target = target(args, &network);
+            let now = clock::wall_seconds();
+            let known = remembered_hosts(cache_dir().as_deref(), &links.keys, now);
             let result = checkup::run(links, &target, &mut |step| report.start(step))?;
-            let found = result.found;
             findings.extend(judged(&network, args, &target, &result, report));
-            found
+            if target.host.is_none() {
+                findings.extend(missed(known, &result.heard));
+            }
+            result.heard.len()
         }
-        Err(e) => {
-            findings.push(no_network(&e));
+        Err((check, e)) => {
+            findings.push(of_error(check, &e));
             0
         }
     };
@@ -56,6 +63,19 @@ pub(super) fn run(args: &DoctorArgs, config: Option<&Path>, report: &mut Report)
     let findings = ordered(findings);
     report.findings(&findings, hosts);
     Ok(findings_exit(&findings))
+}
+
+/// Findings about hosts of earlier deploys from here that are not heard.
+fn missed(known: BTreeSet<HostName>, heard: &[HostName]) -> impl Iterator<Item = Finding> {
+    let missed = known.into_iter().filter(|name| !heard.contains(name));
+    missed.map(|name| {
+        let what = "it took part in an earlier deploy from here, and is not heard now";
+        let todo = "is it up, with the daemon on this network? `makuo doctor HOST` tries its \
+                    address as well";
+        Finding::new(Check::Hosts, Level::Warn, what)
+            .todo(todo)
+            .of(&name.into())
+    })
 }
 
 /// The only host to look at, with its addresses.
@@ -70,11 +90,14 @@ fn target(args: &DoctorArgs, network: &NetworkConfig) -> CheckupTarget {
     }
 }
 
-/// Finding for a network that cannot be joined.
-fn no_network(error: &Error) -> Finding {
-    let is_key = error.to_string().contains("key");
-    let check = if is_key { Check::GroupKey } else { Check::Interface };
-    of_error(check, error)
+/// The check that fails where the network cannot be joined: that of the keys if one is named.
+fn failed_check(network: &NetworkConfig, error: &Error) -> Check {
+    let text = error.to_string();
+    let mut keys = network.group_keys.iter();
+    match keys.any(|path| text.contains(&printable_path(path))) {
+        true => Check::GroupKey,
+        false => Check::Interface,
+    }
 }
 
 /// A failed check, with the hint of the error.
@@ -138,15 +161,15 @@ fn hosts(target: &CheckupTarget, result: &CheckupResult, answers: usize) -> Opti
     match (&target.host, &result.silence) {
         (Some(host), _) if result.hosts.is_empty() => {
             let host = printable(host.as_bytes());
-            let tried: BTreeSet<String> = target
-                .addresses
-                .iter()
-                .map(SocketAddr::to_string)
-                .collect();
+            let tried: BTreeSet<String> =
+                target.addresses.iter().map(SocketAddr::to_string).collect();
             let tried: Vec<String> = tried.into_iter().collect();
             let what = match tried.is_empty() {
                 true => format!("{host} does not answer to the group, and its name has no address"),
-                false => format!("{host} answers neither to the group nor at {}", tried.join(", ")),
+                false => format!(
+                    "{host} answers neither to the group nor at {}",
+                    tried.join(", ")
+                ),
             };
             let todo = "does the daemon run there (systemctl status makuo), with the same group, \
                         port and group key? `makuo members` lists the hosts that are alive";
@@ -157,7 +180,7 @@ fn hosts(target: &CheckupTarget, result: &CheckupResult, answers: usize) -> Opti
             Some(finding.todo(silence.hint.clone()))
         }
         _ if answers > 0 => {
-            let measured = match result.hosts.len() < result.found && target.host.is_none() {
+            let measured = match result.hosts.len() < result.heard.len() && target.host.is_none() {
                 true => format!(", of which {} are measured", result.hosts.len()),
                 false => String::new(),
             };

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::prober::Prober;
+use super::prober::{AskWay, Prober};
 use crate::Result;
 use crate::doctor::{Burst, Tally};
 use crate::id::InstanceId;
@@ -82,8 +82,11 @@ fn burst(
     };
     prober.pass(SETTLE_TIME)?;
 
-    let by_group = dest == Dest::Multicast;
-    let counts = prober.collect(train, targets, by_group)?;
+    let way = AskWay {
+        by_group: dest == Dest::Multicast,
+        switches: false,
+    };
+    let counts = prober.collect(train, targets, way)?;
     for (source, counts) in counts {
         let Some(host) = prober.hosts.get_mut(source) else {
             continue;

@@ -23,30 +23,36 @@ pub(super) struct FoundHost {
     pub(super) dropped: u64,
 }
 
-/// Hosts in the order of their discovery.
+/// Hosts in the order of their discovery, then those to measure by name.
 #[derive(Debug, Default)]
-pub(super) struct FoundHosts(Vec<FoundHost>);
+pub(super) struct FoundHosts {
+    all: Vec<FoundHost>,
+    /// Whether no host is added any more.
+    is_closed: bool,
+}
 
 impl FoundHosts {
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
+    /// Names of all hosts.
+    pub(super) fn names(&self) -> Vec<HostName> {
+        let names = self.all.iter().map(|host| host.facts.host.name.clone());
+        names.collect()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &FoundHost> {
-        self.0.iter()
+        self.all.iter()
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut FoundHost> {
-        self.0.iter_mut()
+        self.all.iter_mut()
     }
 
     pub(super) fn get_mut(&mut self, source: InstanceId) -> Option<&mut FoundHost> {
-        self.0.iter_mut().find(|host| host.source == source)
+        self.all.iter_mut().find(|host| host.source == source)
     }
 
     /// Hosts that answer, with their addresses.
     pub(super) fn answering(&self) -> Vec<(InstanceId, SocketAddr)> {
-        let answering = self.0.iter().filter(|host| host.facts.answered);
+        let answering = self.all.iter().filter(|host| host.facts.answered);
         answering
             .map(|host| (host.source, host.facts.address))
             .collect()
@@ -92,9 +98,9 @@ impl FoundHosts {
         address: SocketAddr,
         name: &HostName,
     ) -> Option<&mut FoundHost> {
-        let known = self.0.iter().position(|host| host.source == source);
-        if known.is_none() && self.0.len() < MAX_FOUND_HOSTS {
-            self.0.push(FoundHost {
+        let known = self.all.iter().position(|host| host.source == source);
+        if known.is_none() && !self.is_closed && self.all.len() < MAX_FOUND_HOSTS {
+            self.all.push(FoundHost {
                 source,
                 facts: unmeasured(name, address),
                 dropped: 0,
@@ -102,26 +108,27 @@ impl FoundHosts {
         }
 
         match known {
-            Some(place) => self.0.get_mut(place),
-            None => self.0.last_mut().filter(|host| host.source == source),
+            Some(place) => self.all.get_mut(place),
+            None => self.all.last_mut().filter(|host| host.source == source),
         }
     }
 
     /// Returns whether the only wanted host has told all.
     pub(super) fn has_all_of(&self, target: &CheckupTarget) -> bool {
         let is_told = |host: &FoundHost| host.facts.answered && host.facts.report.is_some();
-        target.host.is_some() && self.0.iter().any(|h| is_wanted(h, target) && is_told(h))
+        target.host.is_some() && self.all.iter().any(|h| is_wanted(h, target) && is_told(h))
     }
 
     /// Keeps the wanted hosts, sorted by name: as many as are measured.
     pub(super) fn keep_measured(&mut self, target: &CheckupTarget) {
-        self.0.retain(|host| is_wanted(host, target));
-        self.0.sort_by(|a, b| {
+        self.is_closed = true;
+        self.all.retain(|host| is_wanted(host, target));
+        self.all.sort_by(|a, b| {
             let key = |host: &FoundHost| (host.facts.host.clone(), host.facts.address);
             key(a).cmp(&key(b))
         });
         for same in self
-            .0
+            .all
             .chunk_by_mut(|a, b| a.facts.host.name == b.facts.host.name)
         {
             if same.len() > 1 {
@@ -129,11 +136,11 @@ impl FoundHosts {
                     .for_each(|host| host.facts.host.address = Some(host.facts.address.ip()));
             }
         }
-        self.0.truncate(MAX_MEASURED_HOSTS);
+        self.all.truncate(MAX_MEASURED_HOSTS);
     }
 
     pub(super) fn into_facts(self) -> Vec<HostFacts> {
-        self.0.into_iter().map(|host| host.facts).collect()
+        self.all.into_iter().map(|host| host.facts).collect()
     }
 }
 

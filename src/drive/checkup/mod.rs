@@ -19,6 +19,7 @@ use self::prober::Prober;
 use crate::Result;
 use crate::doctor::{HostFacts, NetworkFacts};
 use crate::drive::endpoint::GroupLinks;
+use crate::id::HostName;
 use crate::outcome::{Silence, Stranger};
 
 /// The hosts to look at.
@@ -35,8 +36,8 @@ pub struct CheckupTarget {
 pub struct CheckupResult {
     /// The hosts, by name.
     pub hosts: Vec<HostFacts>,
-    /// Number of hosts that were found, of which `hosts` are measured.
-    pub found: usize,
+    /// Names of all hosts that were heard, of which `hosts` are measured.
+    pub heard: Vec<HostName>,
     /// This machine's part of the network.
     pub network: NetworkFacts,
     /// Peers with another group key, or none.
@@ -56,7 +57,7 @@ pub fn run(
 
     step("listening for hosts");
     discovery::run(&mut prober, target)?;
-    let found = prober.hosts.len();
+    let heard = prober.hosts.names();
     prober.hosts.keep_measured(target);
 
     step("counting datagrams in both directions");
@@ -67,5 +68,5 @@ pub fn run(
     step("sending at rising rates");
     bursts::run(&mut prober, target.host.is_some())?;
 
-    Ok(prober.end(found, links))
+    Ok(prober.end(heard, links))
 }

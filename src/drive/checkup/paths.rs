@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::prober::Prober;
+use super::prober::{AskWay, Prober};
 use crate::Result;
 use crate::doctor::Tally;
 use crate::id::InstanceId;
@@ -27,6 +27,15 @@ const ROUND_SIZES: usize = 8;
 /// Rounds of that search: each makes the gap nine times smaller.
 const SEARCH_ROUNDS: u8 = 3;
 
+/// Ways of questions about few datagrams.
+const BY_GROUP: AskWay = AskWay {
+    by_group: true,
+    switches: true,
+};
+const BY_HOST: AskWay = AskWay {
+    by_group: false,
+    switches: true,
+};
 /// Train to the group, then to single hosts.
 const GROUP_TRAIN: u8 = 0;
 const HOST_TRAIN: u8 = 1;
@@ -55,9 +64,9 @@ pub(super) fn directions(prober: &mut Prober) -> Result<()> {
         prober.pass(PROBE_INTERVAL)?;
     }
 
-    let to_host = prober.collect(HOST_TRAIN, &hosts, false)?;
+    let to_host = prober.collect(HOST_TRAIN, &hosts, BY_HOST)?;
     let to_group = match multicast {
-        true => prober.collect(GROUP_TRAIN, &hosts, true)?,
+        true => prober.collect(GROUP_TRAIN, &hosts, BY_GROUP)?,
         false => BTreeMap::new(),
     };
     for host in prober.hosts.iter_mut() {
@@ -157,10 +166,21 @@ pub(super) fn sizes(prober: &mut Prober) -> Result<()> {
             (None, None) => None,
         };
         if let Some((dest, train, rung)) = way.filter(|(_, _, size)| *size > room) {
-            let found = search(prober, (dest, train), (rung - room, &ladder), (source, address))?;
-            let sizes = prober.hosts.get_mut(source).map(|host| &mut host.facts.sizes);
+            let found = search(
+                prober,
+                (dest, train),
+                (rung - room, &ladder),
+                (source, address),
+            )?;
+            let sizes = prober
+                .hosts
+                .get_mut(source)
+                .map(|host| &mut host.facts.sizes);
             // Both ways have one path, if they ended at the same size of the ladder.
-            for size in sizes.into_iter().flat_map(|s| [&mut s.by_group, &mut s.by_host]) {
+            for size in sizes
+                .into_iter()
+                .flat_map(|s| [&mut s.by_group, &mut s.by_host])
+            {
                 if *size == Some(rung) {
                     *size = Some(found + room);
                 }
@@ -189,8 +209,11 @@ fn largest(
         prober.pass(PROBE_INTERVAL)?;
     }
 
-    let by_group = dests == [Dest::Multicast];
-    let counts = prober.collect(train, hosts, by_group)?;
+    let way = match dests {
+        [Dest::Multicast] => BY_GROUP,
+        _ => BY_HOST,
+    };
+    let counts = prober.collect(train, hosts, way)?;
     let sizes = counts.into_iter();
     Ok(sizes
         .map(|(id, counts)| (id, usize::from(counts.largest)))

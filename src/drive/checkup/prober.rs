@@ -12,7 +12,7 @@ use crate::drive::clock::{self, Clock};
 use crate::drive::endpoint::{Arrived, GroupEndpoint, GroupLinks};
 use crate::drive::silence::silence;
 use crate::drive::survey::merged_strangers;
-use crate::id::{InstanceId, Nonce};
+use crate::id::{HostName, InstanceId, Nonce};
 use crate::net::{LinkSet, MAX_SEND_BYTES};
 use crate::proto::control::Control;
 use crate::proto::{Dest, Transmit};
@@ -25,13 +25,23 @@ use crate::wire::{Datagram, Message};
 /// Longest wait for datagrams before a look at the clock.
 const MAX_WAIT: Duration = Duration::from_millis(20);
 /// Rounds of questions about one train.
-const ASK_ROUNDS: u32 = 4;
+const ASK_ROUNDS: u32 = 8;
 /// Time for the answers of a round.
 const ASK_INTERVAL: Duration = Duration::from_millis(150);
 /// Largest number of datagrams in one train of the kernel.
 const MAX_TRAIN: usize = 8;
 /// Largest number of remembered answers.
 const MAX_COUNTS: usize = 100_000;
+
+/// Way of questions about a train: that of its datagrams, since a question by the other way may
+/// overtake them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct AskWay {
+    /// Whether the datagrams went to the group.
+    pub(super) by_group: bool,
+    /// Whether later rounds go by the other way, too: for few datagrams.
+    pub(super) switches: bool,
+}
 
 /// Links, questions and answers.
 pub(super) struct Prober {
@@ -147,13 +157,12 @@ impl Prober {
         self.counts.get(&(question, host))
     }
 
-    /// Collects the counts of a train from all of `hosts`. Questions follow the probes by the same
-    /// way, so that they do not overtake them; later ones go by the other way, too.
+    /// Collects the counts of a train from all of `hosts`.
     pub(super) fn collect(
         &mut self,
         train: u8,
         hosts: &[(InstanceId, SocketAddr)],
-        by_group: bool,
+        way: AskWay,
     ) -> Result<BTreeMap<InstanceId, ProbeCounts>> {
         let mut found = BTreeMap::new();
         let first = self.next_question + 1;
@@ -167,10 +176,11 @@ impl Prober {
                 break;
             }
 
-            if self.has_multicast() && (by_group || round > 0) {
+            let switched = way.switches && round > 0;
+            if self.has_multicast() && (way.by_group || switched) {
                 self.ask_counts(Dest::Multicast, train, None, false);
             }
-            if !by_group || round > 0 {
+            if !way.by_group || switched {
                 for (id, address) in open {
                     self.ask_counts(Dest::Host(address), train, Some(id), false);
                 }
@@ -261,9 +271,7 @@ impl Prober {
                 let clock = clock.map(|(machine, asked)| offset(machine.clock, asked));
                 self.hosts.on_answer(source, from, answer, clock);
             }
-            Message::Counts(counts)
-                if counts.run == self.run && self.counts.len() < MAX_COUNTS =>
-            {
+            Message::Counts(counts) if counts.run == self.run && self.counts.len() < MAX_COUNTS => {
                 if let Some(host) = self.hosts.get_mut(source) {
                     host.facts.counts = true;
                 }
@@ -274,10 +282,9 @@ impl Prober {
     }
 
     /// Ends with the measurements of all hosts.
-    pub(super) fn end(self, found: usize, links: Vec<LinkFacts>) -> CheckupResult {
+    pub(super) fn end(self, heard: Vec<HostName>, links: Vec<LinkFacts>) -> CheckupResult {
         let endpoint = &self.endpoint;
         CheckupResult {
-            found,
             network: NetworkFacts {
                 group: endpoint.links().group(),
                 multicast: endpoint.links().first().is_multicast(),
@@ -285,18 +292,15 @@ impl Prober {
                 largest: endpoint.datagram() + endpoint.room(),
             },
             strangers: merged_strangers(self.plain.into_iter(), endpoint),
-            silence: (found == 0).then(|| silence(endpoint)),
+            silence: heard.is_empty().then(|| silence(endpoint)),
+            heard,
             hosts: self.hosts.into_facts(),
         }
     }
 }
 
 /// Joins queued datagrams, all of one size and destination.
-fn poll_train(
-    control: &mut Control,
-    scratch: &mut Vec<u8>,
-    out: &mut Vec<u8>,
-) -> Option<Transmit> {
+fn poll_train(control: &mut Control, scratch: &mut Vec<u8>, out: &mut Vec<u8>) -> Option<Transmit> {
     let first = control.poll(out)?;
     for _ in 1..MAX_TRAIN {
         if out.len() + first.segment > MAX_SEND_BYTES || control.poll(scratch).is_none() {

@@ -71,7 +71,10 @@ mod tests {
         assert_eq!(volume.kind, "0x9fa0");
         let dir = tempfile::tempdir().expect("a directory");
         let volume = Volume::at(dir.path()).expect("there");
-        assert!(volume.free <= volume.size && !volume.read_only, "{volume:?}");
+        assert!(
+            volume.free <= volume.size && !volume.read_only,
+            "{volume:?}"
+        );
         assert!(Volume::at(&dir.path().join("none")).is_err());
     }
 }
