@@ -1,12 +1,12 @@
 //! Verdict on the keys of a host, and on the filesystems of its trees.
 
 use crate::id::NamedHost;
-use crate::outcome::{Check, Finding, Level};
+use crate::outcome::{Check, Finding, Verdict};
 use crate::units::ByteSize;
 use crate::wire::machine::{MachineReport, TreePlace};
 
 /// Free bytes below which a release hardly fits.
-const FEW_BYTES: u64 = 64 << 20;
+const LOW_SPACE: u64 = 64 << 20;
 /// Share of a filesystem, as a divisor, below which its free bytes are few.
 const FEW_SHARE: u64 = 50;
 /// Free inodes below which a release hardly fits.
@@ -19,7 +19,7 @@ pub fn judge(host: &NamedHost, report: &MachineReport) -> Vec<Finding> {
         let what = "no key is authorized there: each release is refused";
         let todo = "add the line of the deploy key to authorized_keys there (`makuo keygen` \
                     prints it), then systemctl reload makuo";
-        findings.push(Finding::new(Check::Keys, Level::Fail, what).todo(todo));
+        findings.push(Finding::new(Check::Keys, Verdict::Fail, what).todo(todo));
     }
 
     let places = report.trees.iter().flat_map(judge_place);
@@ -41,16 +41,16 @@ pub fn judge_place(place: &TreePlace) -> Vec<Finding> {
             let todo = "put state_dir on the filesystem of the tree: content is staged there and \
                         renamed into the tree";
             let what = format!("tree {tree}: {warning}");
-            findings.push(Finding::new(Check::Filesystem, Level::Warn, what).todo(todo));
+            findings.push(Finding::new(Check::Filesystem, Verdict::Warn, what).todo(todo));
         }
         Some(why) => {
             let what = format!("tree {tree} is not served: {why}");
             let todo = "see the log of the daemon there: journalctl -u makuo";
-            findings.push(Finding::new(Check::Filesystem, Level::Fail, what).todo(todo));
+            findings.push(Finding::new(Check::Filesystem, Verdict::Fail, what).todo(todo));
         }
         None if is_served => {
             let what = format!("tree {tree} and its state are on one {}", place.filesystem);
-            findings.push(Finding::new(Check::Filesystem, Level::Ok, what));
+            findings.push(Finding::new(Check::Filesystem, Verdict::Ok, what));
         }
         None => {}
     }
@@ -67,22 +67,22 @@ fn space(place: &TreePlace) -> Finding {
     if place.read_only {
         let what = format!("tree {tree}: its filesystem is read-only");
         let todo = "mount it writable: it may have failed, see the kernel's log";
-        return Finding::new(Check::Space, Level::Fail, what).todo(todo);
+        return Finding::new(Check::Space, Verdict::Fail, what).todo(todo);
     }
 
-    let few_bytes = place.free < FEW_BYTES.max(place.size / FEW_SHARE);
+    let few_bytes = place.free < LOW_SPACE.max(place.size / FEW_SHARE);
     let few_inodes = place.free_inodes.is_some_and(|free| free < FEW_INODES);
     let left = match (few_bytes, few_inodes, place.free_inodes) {
         (true, _, _) => format!("{free}"),
         (false, true, Some(inodes)) => format!("{inodes} inodes"),
         _ => {
             let what = format!("tree {tree}: there is room for releases");
-            return Finding::new(Check::Space, Level::Ok, what);
+            return Finding::new(Check::Space, Verdict::Ok, what);
         }
     };
     let what = format!("tree {tree}: {left} are free on its filesystem");
     let todo = "make room: a release is staged beside the tree before it is put in place";
-    Finding::new(Check::Space, Level::Warn, what).todo(todo)
+    Finding::new(Check::Space, Verdict::Warn, what).todo(todo)
 }
 
 #[cfg(test)]
@@ -90,11 +90,11 @@ mod tests {
     use super::super::facts::testing::{host, report};
     use super::*;
 
-    fn judged(change: impl FnOnce(&mut MachineReport)) -> Vec<(Check, Level)> {
+    fn judged(change: impl FnOnce(&mut MachineReport)) -> Vec<(Check, Verdict)> {
         let mut report = report();
         change(&mut report);
         let found = judge(&host("web1").host, &report);
-        let worse = found.iter().filter(|finding| finding.level != Level::Ok);
+        let worse = found.iter().filter(|finding| finding.level != Verdict::Ok);
         worse.map(|f| (f.check, f.level)).collect()
     }
 
@@ -107,28 +107,31 @@ mod tests {
     #[test]
     fn a_host_without_keys_refuses_everything() {
         let found = judged(|report| report.keys = 0);
-        assert_eq!(found, [(Check::Keys, Level::Fail)]);
+        assert_eq!(found, [(Check::Keys, Verdict::Fail)]);
     }
 
     #[test]
     fn state_elsewhere_and_a_tree_that_is_not_served_are_told() {
         let warning = || Some("/srv is not on the filesystem of /var/www".to_string());
         let found = judged(|report| report.trees[0].warning = warning());
-        assert_eq!(found, [(Check::Filesystem, Level::Warn)]);
+        assert_eq!(found, [(Check::Filesystem, Verdict::Warn)]);
         let found = judged(|report| {
             report.trees[0].warning = warning();
             report.trees[0].filesystem = String::new();
         });
-        assert_eq!(found, [(Check::Filesystem, Level::Fail)]);
+        assert_eq!(found, [(Check::Filesystem, Verdict::Fail)]);
     }
 
     #[test]
     fn little_room_is_told() {
         let space = |level| vec![(Check::Space, level)];
-        assert_eq!(judged(|r| r.trees[0].read_only = true), space(Level::Fail));
-        assert_eq!(judged(|r| r.trees[0].free = 1 << 20), space(Level::Warn));
-        assert_eq!(judged(|r| r.trees[0].free = 1 << 30), space(Level::Warn));
+        assert_eq!(
+            judged(|r| r.trees[0].read_only = true),
+            space(Verdict::Fail)
+        );
+        assert_eq!(judged(|r| r.trees[0].free = 1 << 20), space(Verdict::Warn));
+        assert_eq!(judged(|r| r.trees[0].free = 1 << 30), space(Verdict::Warn));
         let few = |r: &mut MachineReport| r.trees[0].free_inodes = Some(9);
-        assert_eq!(judged(few), space(Level::Warn));
+        assert_eq!(judged(few), space(Verdict::Warn));
     }
 }

@@ -2,7 +2,7 @@
 //! switch that forgets the group, or an old makuo.
 
 use super::facts::{HostFacts, NetworkFacts, Tally};
-use crate::outcome::{Check, Finding, Level};
+use crate::outcome::{Check, Finding, Verdict};
 
 /// Version of this makuo.
 const OWN_VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -53,7 +53,7 @@ fn silent(host: &HostFacts, network: &NetworkFacts) -> Finding {
         "does a firewall there drop UDP to the ports {port} and {unicast}, or one here UDP to port \
          {own}? Let the ports 5000 to 5063 in (nft: udp dport 5000-5063 accept)"
     );
-    Finding::new(Check::Hosts, Level::Fail, what)
+    Finding::new(Check::Hosts, Verdict::Fail, what)
         .todo(todo)
         .of(&host.host)
 }
@@ -63,7 +63,7 @@ fn too_old(host: &HostFacts) -> Finding {
         "makuo {} there is too old for the checks of multicast, unicast, datagram and loss",
         host.version
     );
-    Finding::new(Check::Version, Level::Warn, what)
+    Finding::new(Check::Version, Verdict::Warn, what)
         .todo("update makuo there")
         .of(&host.host)
 }
@@ -74,7 +74,7 @@ fn versions(host: &HostFacts) -> Option<Finding> {
     }
 
     let what = format!("makuo {} runs there, and {OWN_VERSION} here", host.version);
-    let finding = Finding::new(Check::Version, Level::Warn, what);
+    let finding = Finding::new(Check::Version, Verdict::Warn, what);
     Some(
         finding
             .todo("update the older one; a fleet of mixed versions works, with what both know")
@@ -109,7 +109,7 @@ fn multicast(host: &HostFacts, network: &NetworkFacts, common: CommonCuts) -> Ve
                 host.host
             ),
         };
-        let finding = Finding::new(Check::Multicast, Level::Fail, what);
+        let finding = Finding::new(Check::Multicast, Verdict::Fail, what);
         return vec![finding.todo(todo).of(&host.host)];
     }
 
@@ -130,19 +130,19 @@ fn multicast(host: &HostFacts, network: &NetworkFacts, common: CommonCuts) -> Ve
                 host.host
             ),
         };
-        let finding = Finding::new(Check::Multicast, Level::Fail, what);
+        let finding = Finding::new(Check::Multicast, Verdict::Fail, what);
         return vec![finding.todo(todo).of(&host.host)];
     }
 
     let what = "datagrams to the group arrive there, and those of the host here";
-    vec![Finding::new(Check::Multicast, Level::Ok, what).of(&host.host)]
+    vec![Finding::new(Check::Multicast, Verdict::Ok, what).of(&host.host)]
 }
 
 fn unicast(host: &HostFacts, network: &NetworkFacts) -> Option<Finding> {
     let to_host = host.to_host?;
     if !to_host.is_cut() {
         let what = "datagrams to its address arrive";
-        return Some(Finding::new(Check::Unicast, Level::Ok, what).of(&host.host));
+        return Some(Finding::new(Check::Unicast, Verdict::Ok, what).of(&host.host));
     }
 
     let port = host.address.port();
@@ -163,7 +163,7 @@ fn unicast(host: &HostFacts, network: &NetworkFacts) -> Option<Finding> {
         host.host
     );
     Some(
-        Finding::new(Check::Unicast, Level::Fail, what)
+        Finding::new(Check::Unicast, Verdict::Fail, what)
             .todo(todo)
             .of(&host.host),
     )
@@ -174,14 +174,14 @@ mod tests {
     use super::super::facts::testing::{host, network};
     use super::*;
 
-    const NONE: Option<Tally> = Some(Tally {
+    const ALL_LOST: Option<Tally> = Some(Tally {
         sent: 20,
         arrived: 0,
     });
 
     fn judged(hosts: &[HostFacts]) -> Vec<Finding> {
         let mut found = judge(hosts, &network());
-        found.retain(|finding| finding.level != Level::Ok);
+        found.retain(|finding| finding.level != Verdict::Ok);
         found
     }
 
@@ -199,11 +199,11 @@ mod tests {
     #[test]
     fn a_firewall_that_drops_the_group_is_told_from_one_that_drops_the_port() {
         let no_group = HostFacts {
-            to_group: NONE,
+            to_group: ALL_LOST,
             ..host("web2")
         };
         let no_port = HostFacts {
-            to_host: NONE,
+            to_host: ALL_LOST,
             ..host("web3")
         };
         let found = judged(&[host("web1"), no_group, no_port]);
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn a_cut_to_every_host_is_at_this_machine_or_the_switch() {
         let cut = |name: &str| HostFacts {
-            to_group: NONE,
+            to_group: ALL_LOST,
             ..host(name)
         };
         let found = judged(&[cut("web1"), cut("web2")]);
@@ -229,7 +229,7 @@ mod tests {
         );
 
         let deaf = |name: &str| HostFacts {
-            from_group: NONE,
+            from_group: ALL_LOST,
             ..host(name)
         };
         let found = judged(&[deaf("web1"), deaf("web2")]);
@@ -266,7 +266,7 @@ mod tests {
         assert!(
             found
                 .iter()
-                .all(|f| f.level == Level::Warn && f.check == Check::Version)
+                .all(|f| f.level == Verdict::Warn && f.check == Check::Version)
         );
         assert!(
             found.iter().any(|f| f.what.contains("too old")),
@@ -280,7 +280,7 @@ mod tests {
         let found = judged(&[silent]);
         assert_eq!(
             (found[0].check, found[0].level),
-            (Check::Hosts, Level::Fail)
+            (Check::Hosts, Verdict::Fail)
         );
         assert!(todo(&found[0]).contains("5000-5063"));
     }

@@ -23,14 +23,14 @@ pub fn wait_for_querier(
     is_over: impl Fn() -> bool,
 ) -> io::Result<Option<String>> {
     /// Interval of checks for the end.
-    const STEP: Duration = Duration::from_millis(200);
+    const LISTEN_STEP: Duration = Duration::from_millis(200);
     let (domain, protocol) = match family {
         Family::V4 => (Domain::IPV4, libc::IPPROTO_IGMP),
         Family::V6 => (Domain::IPV6, libc::IPPROTO_ICMPV6),
     };
     let socket = Socket::new(domain, Type::RAW, Some(Protocol::from(protocol)))?;
     socket.bind_device(Some(interface.name.as_bytes()))?;
-    socket.set_read_timeout(Some(STEP))?;
+    socket.set_read_timeout(Some(LISTEN_STEP))?;
 
     let mut packet = [0; 2048];
     while !is_over() {

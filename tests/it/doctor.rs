@@ -172,8 +172,8 @@ fn only_one_host(lab: &Lab) {
         let ran = lab.makuo(&["doctor", "--json", host]).exits(1);
         let all = findings(&ran);
         Found(&all).says(("unicast", "web5"), "fail", &["port 5001"]);
-        let hosts = all.iter().flat_map(|f| f["hosts"].as_array()).flatten();
-        assert!(hosts.into_iter().all(|name| name == "web5"), "{all:#?}");
+        let mut hosts = all.iter().flat_map(|f| f["hosts"].as_array()).flatten();
+        assert!(hosts.all(|name| name == "web5"), "{all:#?}");
     }
 
     let ran = lab.makuo(&["doctor", "10.77.9.9"]).exits(1);

@@ -22,7 +22,7 @@ use crate::drive::deploy::{Interrupt, remembered_hosts};
 use crate::drive::survey;
 use crate::id::HostName;
 use crate::net::{self, Family, Interface, peer_lookup};
-use crate::outcome::{Check, Finding, Level, findings_exit, ordered};
+use crate::outcome::{Check, Finding, Verdict, findings_exit, ordered};
 use crate::report::{Report, words};
 use crate::units::{printable, printable_path};
 use crate::{Error, Result};
@@ -72,7 +72,7 @@ fn missed(known: BTreeSet<HostName>, heard: &[HostName]) -> impl Iterator<Item =
         let what = "it took part in an earlier deploy from here, and is not heard now";
         let todo = "is it up, with the daemon on this network? `makuo doctor HOST` tries its \
                     address as well";
-        Finding::new(Check::Hosts, Level::Warn, what)
+        Finding::new(Check::Hosts, Verdict::Warn, what)
             .todo(todo)
             .of(&name.into())
     })
@@ -102,7 +102,7 @@ fn failed_check(network: &NetworkConfig, error: &Error) -> Check {
 
 /// A failed check, with the hint of the error.
 fn of_error(check: Check, error: &Error) -> Finding {
-    let finding = Finding::new(check, Level::Fail, error.to_string());
+    let finding = Finding::new(check, Verdict::Fail, error.to_string());
     match error.hint_text() {
         Some(hint) => finding.todo(hint),
         None => finding,
@@ -173,10 +173,10 @@ fn hosts(target: &CheckupTarget, result: &CheckupResult, answers: usize) -> Opti
             };
             let todo = "does the daemon run there (systemctl status makuo), with the same group, \
                         port and group key? `makuo members` lists the hosts that are alive";
-            Some(Finding::new(Check::Hosts, Level::Fail, what).todo(todo))
+            Some(Finding::new(Check::Hosts, Verdict::Fail, what).todo(todo))
         }
         (None, Some(silence)) => {
-            let finding = Finding::new(Check::Hosts, Level::Fail, silence.error.clone());
+            let finding = Finding::new(Check::Hosts, Verdict::Fail, silence.error.clone());
             Some(finding.todo(silence.hint.clone()))
         }
         _ if answers > 0 => {
@@ -186,7 +186,7 @@ fn hosts(target: &CheckupTarget, result: &CheckupResult, answers: usize) -> Opti
             };
             let answers = words::plural_count(answers as u64, "host answers", "hosts answer");
             let what = format!("{answers}{measured}");
-            Some(Finding::new(Check::Hosts, Level::Ok, what))
+            Some(Finding::new(Check::Hosts, Verdict::Ok, what))
         }
         _ => None,
     }
@@ -199,14 +199,14 @@ fn scope(network: &NetworkConfig) -> Option<Finding> {
     }
 
     Some(match network.ttl_remark() {
-        Some(remark) => Finding::new(Check::Scope, Level::Warn, remark)
+        Some(remark) => Finding::new(Check::Scope, Verdict::Warn, remark)
             .todo("leave ttl at 1 within one network, or take a group that routers forward"),
         None => {
             let what = match network.ttl {
                 1 => "ttl is 1: datagrams to the group stay in this network".to_string(),
                 ttl => format!("ttl is {ttl}: routers with multicast routing pass the group on"),
             };
-            Finding::new(Check::Scope, Level::Ok, what)
+            Finding::new(Check::Scope, Verdict::Ok, what)
         }
     })
 }

@@ -36,11 +36,11 @@ const GROUP_BURSTS: u8 = 32;
 const HOST_BURSTS: u8 = 40;
 
 /// Hosts with their addresses.
-type Targets = Vec<(InstanceId, SocketAddr)>;
+type BurstTargets = [(InstanceId, SocketAddr)];
 
 /// Sends the trains.
 pub(super) fn run(prober: &mut Prober, is_only_host: bool) -> Result<()> {
-    let counting = |prober: &Prober, hears: bool| -> Targets {
+    let counting = |prober: &Prober, hears: bool| -> Vec<(InstanceId, SocketAddr)> {
         let hosts = prober.hosts.iter().filter(|host| host.facts.counts);
         hosts
             .filter(|host| host.hears_group() == hears && (hears || !host.is_cut_off()))
@@ -62,7 +62,7 @@ pub(super) fn run(prober: &mut Prober, is_only_host: bool) -> Result<()> {
             false => &RATES[..2],
         };
         for (rate, train) in rates.iter().zip(HOST_BURSTS..) {
-            burst(prober, (Dest::Host(target.1), train), *rate, &vec![target])?;
+            burst(prober, (Dest::Host(target.1), train), *rate, &[target])?;
         }
     }
 
@@ -73,7 +73,7 @@ fn burst(
     prober: &mut Prober,
     (dest, train): (Dest, u8),
     rate: Option<Rate>,
-    targets: &Targets,
+    targets: &BurstTargets,
 ) -> Result<()> {
     let size = size_for(prober, targets);
     let sent = match rate {
@@ -108,7 +108,7 @@ fn burst(
 }
 
 /// The largest datagram before the seal that arrives at each target, as a deploy sends it.
-fn size_for(prober: &Prober, targets: &Targets) -> usize {
+fn size_for(prober: &Prober, targets: &BurstTargets) -> usize {
     let room = prober.room();
     let hosts = prober.hosts.iter();
     let wanted = hosts.filter(|host| targets.iter().any(|(id, _)| *id == host.source));

@@ -1,6 +1,6 @@
 //! Measures the hosts of a group and the paths to them, for the search for the cause of a trouble.
 //!
-//! `prober` is a process that asks and counts, `found` the hosts that it knows. `discovery` finds
+//! `prober` is a process that asks and counts, `trains` joins its datagrams, `found` the hosts that it knows. `discovery` finds
 //! them, `paths` measures directions and sizes of datagrams, `bursts` losses at rising rates.
 //! `local` are facts of this machine. Verdicts are up to [`crate::doctor`].
 
@@ -10,6 +10,7 @@ mod found;
 mod local;
 mod paths;
 mod prober;
+mod trains;
 
 pub use local::{machine_kind, places};
 

@@ -46,8 +46,8 @@ const HOST_SIZES: u8 = 3;
 const GROUP_SEARCH: u8 = 8;
 const HOST_SEARCH: u8 = 16;
 
-/// Hosts with their addresses.
-type Hosts = [(InstanceId, SocketAddr)];
+/// MeasuredHosts with their addresses.
+type MeasuredHosts = [(InstanceId, SocketAddr)];
 
 /// Measures both directions, by multicast and by unicast apart.
 pub(super) fn directions(prober: &mut Prober) -> Result<()> {
@@ -196,7 +196,7 @@ fn largest(
     prober: &mut Prober,
     (dests, train): (&[Dest], u8),
     sizes: &[usize],
-    hosts: &Hosts,
+    hosts: &MeasuredHosts,
 ) -> Result<BTreeMap<InstanceId, usize>> {
     let mut number = 0;
     for _ in 0..COPIES {

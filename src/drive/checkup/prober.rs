@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::CheckupResult;
 use super::found::FoundHosts;
+use super::trains::poll_train;
 use crate::Result;
 use crate::doctor::{ClockOffset, LinkFacts, NetworkFacts};
 use crate::drive::clock::{self, Clock};
@@ -13,9 +14,9 @@ use crate::drive::endpoint::{Arrived, GroupEndpoint, GroupLinks};
 use crate::drive::silence::silence;
 use crate::drive::survey::merged_strangers;
 use crate::id::{HostName, InstanceId, Nonce};
-use crate::net::{LinkSet, MAX_SEND_BYTES};
+use crate::net::LinkSet;
+use crate::proto::Dest;
 use crate::proto::control::Control;
-use crate::proto::{Dest, Transmit};
 use crate::units::Moment;
 use crate::wire::count::{COUNT_PADDING, CountRequest, ProbeCounts};
 use crate::wire::fragment::Reassembly;
@@ -23,13 +24,11 @@ use crate::wire::query::Query;
 use crate::wire::{Datagram, Message};
 
 /// Longest wait for datagrams before a look at the clock.
-const MAX_WAIT: Duration = Duration::from_millis(20);
+const MAX_TURN: Duration = Duration::from_millis(20);
 /// Rounds of questions about one train.
 const ASK_ROUNDS: u32 = 8;
 /// Time for the answers of a round.
-const ASK_INTERVAL: Duration = Duration::from_millis(150);
-/// Largest number of datagrams in one train of the kernel.
-const MAX_TRAIN: usize = 8;
+const COUNTS_INTERVAL: Duration = Duration::from_millis(150);
 /// Largest number of remembered answers.
 const MAX_COUNTS: usize = 100_000;
 
@@ -186,7 +185,7 @@ impl Prober {
                 }
             }
 
-            let until = self.now() + ASK_INTERVAL;
+            let until = self.now() + COUNTS_INTERVAL;
             while self.now() < until {
                 self.turn(until)?;
                 for question in first..=self.next_question {
@@ -218,7 +217,7 @@ impl Prober {
     pub(super) fn turn(&mut self, until: Moment) -> Result<()> {
         let control = &mut self.control;
         self.endpoint.flush(|out| control.poll(out));
-        let wait = until.since(self.clock.now()).min(MAX_WAIT);
+        let wait = until.since(self.clock.now()).min(MAX_TURN);
         self.endpoint.wait(Some(wait))?;
         self.receive();
         Ok(())
@@ -299,19 +298,6 @@ impl Prober {
     }
 }
 
-/// Joins queued datagrams, all of one size and destination.
-fn poll_train(control: &mut Control, scratch: &mut Vec<u8>, out: &mut Vec<u8>) -> Option<Transmit> {
-    let first = control.poll(out)?;
-    for _ in 1..MAX_TRAIN {
-        if out.len() + first.segment > MAX_SEND_BYTES || control.poll(scratch).is_none() {
-            break;
-        }
-        out.extend_from_slice(scratch);
-    }
-
-    Some(first)
-}
-
 /// Offset of a host's clock, which showed `clock` milliseconds between `asked` and now.
 fn offset(clock: u64, asked: Duration) -> ClockOffset {
     let asked = asked.as_millis() as i64;
@@ -322,26 +308,5 @@ fn offset(clock: u64, asked: Duration) -> ClockOffset {
     ClockOffset {
         ahead: clock.saturating_sub(middle),
         error,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_train_has_datagrams_of_one_size_and_ends_with_the_queue() {
-        let mut control = Control::new(InstanceId(1), 1452, 20);
-        for number in 0..MAX_TRAIN as u32 + 3 {
-            control.counted(Dest::Multicast, 1452, (7, 1), number);
-        }
-        let (mut out, mut scratch) = (Vec::new(), Vec::new());
-        let mut sizes = Vec::new();
-        while let Some(transmit) = poll_train(&mut control, &mut scratch, &mut out) {
-            assert_eq!(transmit.segment, 1472);
-            sizes.push(out.len() / 1472);
-            assert_eq!(out.len() % 1472, 0);
-        }
-        assert_eq!(sizes, [MAX_TRAIN, 3]);
     }
 }

@@ -28,7 +28,7 @@ const MAX_LAST_HOSTS: usize = 10_000;
 /// Largest file in bytes.
 const MAX_LAST_HOSTS_BYTES: u64 = 2 << 20;
 /// Largest number of trees whose hosts are read together.
-const MAX_TREES: usize = 1_000;
+const MAX_REMEMBERED_TREES: usize = 1_000;
 /// Largest number of hosts named in a message.
 const MAX_NAMED: usize = 8;
 
@@ -152,7 +152,7 @@ pub fn remembered_hosts(
 
     for group in groups(keys) {
         let trees = std::fs::read_dir(dir.join(group)).into_iter().flatten();
-        for tree in trees.flatten().take(MAX_TREES) {
+        for tree in trees.flatten().take(MAX_REMEMBERED_TREES) {
             if let Ok(Some(text)) = read(&tree.path()) {
                 all.extend(parse(&text, now).into_keys());
             }
