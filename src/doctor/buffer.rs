@@ -3,7 +3,7 @@
 use super::facts::NetworkFacts;
 use crate::id::NamedHost;
 use crate::net::DEFAULT_RECV_BUFFER;
-use crate::outcome::{Check, Finding, Verdict};
+use crate::outcome::{Check, Finding, Severity};
 use crate::units::{ByteSize, printable};
 use crate::wire::machine::MachineReport;
 
@@ -47,7 +47,7 @@ pub fn judge_here(network: &NetworkFacts, send_limit: Option<u64>) -> Vec<Findin
             ByteSize(limit)
         );
         let todo = "sysctl -w net.core.wmem_max=262144";
-        findings.push(Finding::new(Check::Buffer, Verdict::Warn, what).todo(todo));
+        findings.push(Finding::new(Check::Buffer, Severity::Warn, what).todo(todo));
     }
 
     findings
@@ -64,7 +64,7 @@ fn one(interface: &str, granted: u64, limit: Option<u64>) -> Finding {
     let shown = ByteSize(granted);
     if !is_small(granted) {
         let what = format!("the receive buffer has {shown}");
-        return Finding::new(Check::Buffer, Verdict::Ok, what);
+        return Finding::new(Check::Buffer, Severity::Ok, what);
     }
 
     let limit = limit.map_or(String::new(), |limit| {
@@ -76,7 +76,7 @@ fn one(interface: &str, granted: u64, limit: Option<u64>) -> Finding {
         ByteSize(DEFAULT_RECV_BUFFER as u64)
     );
     let todo = format!("{}, or run the daemon with CAP_NET_ADMIN", remedy());
-    Finding::new(Check::Buffer, Verdict::Warn, what).todo(todo)
+    Finding::new(Check::Buffer, Severity::Warn, what).todo(todo)
 }
 
 #[cfg(test)]
@@ -96,7 +96,7 @@ mod tests {
         };
         let here = judge_here(&network, Some(64 << 10));
         assert_eq!(here.len(), 2);
-        assert!(here.iter().all(|finding| finding.level == Verdict::Warn));
+        assert!(here.iter().all(|finding| finding.level == Severity::Warn));
         let todo = here[0].todo.as_deref().expect("something");
         assert!(todo.contains("net.core.rmem_max=16777216"), "{todo}");
         assert!(
@@ -111,7 +111,7 @@ mod tests {
         small.links[0].recv_buffer = 64 << 10;
         small.recv_limit = Some(64 << 10);
         let there = judge_report(&host("web1").host, &small);
-        assert_eq!(there[0].level, Verdict::Warn);
+        assert_eq!(there[0].level, Severity::Warn);
         assert!(
             there[0].what.contains("net.core.rmem_max is 65.5 kB"),
             "{there:?}"
@@ -120,9 +120,9 @@ mod tests {
 
     #[test]
     fn enough_is_enough() {
-        assert_eq!(judge_here(&network(), Some(212_992))[0].level, Verdict::Ok);
+        assert_eq!(judge_here(&network(), Some(212_992))[0].level, Severity::Ok);
         let found = judge_report(&host("web1").host, &report());
-        assert_eq!(found[0].level, Verdict::Ok);
+        assert_eq!(found[0].level, Severity::Ok);
         assert_eq!(advice(DEFAULT_RECV_BUFFER), None);
         assert!(advice(212_992).is_some_and(|text| text.contains("net.core.rmem_max=16777216")));
     }

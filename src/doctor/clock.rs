@@ -1,7 +1,7 @@
 //! Verdict on the clock of a host.
 
 use super::facts::HostFacts;
-use crate::outcome::{Check, Finding, Verdict};
+use crate::outcome::{Check, Finding, Severity};
 use crate::units::shown_age;
 
 /// Difference that is worth a look, in milliseconds.
@@ -15,11 +15,11 @@ pub fn judge(host: &HostFacts) -> Option<Finding> {
     // The true difference is at least this.
     let off = clock.ahead.unsigned_abs().saturating_sub(clock.error);
     let level = match off {
-        off if off >= FAR_OFF => Verdict::Fail,
-        off if off >= OFF => Verdict::Warn,
+        off if off >= FAR_OFF => Severity::Fail,
+        off if off >= OFF => Severity::Warn,
         _ => {
             let what = "its clock agrees with the one here";
-            return Some(Finding::new(Check::Clock, Verdict::Ok, what).of(&host.host));
+            return Some(Finding::new(Check::Clock, Severity::Ok, what).of(&host.host));
         }
     };
 
@@ -28,7 +28,7 @@ pub fn judge(host: &HostFacts) -> Option<Finding> {
     } else {
         "behind"
     };
-    let shown = shown_age(clock.ahead.unsigned_abs() / 1000);
+    let shown = shown_age(clock.ahead.unsigned_abs().saturating_add(500) / 1000);
     let what = format!("its clock is {shown} {direction} the one here");
     let todo = "set the clock of the wrong one (timedatectl set-ntp true): releases and keys \
                 expire by it, and heads of repositories become stale";
@@ -57,15 +57,15 @@ mod tests {
     #[test]
     fn ten_minutes_are_a_failure_and_a_slow_answer_is_none() {
         let found = judged(600_400, 30);
-        assert_eq!(found.level, Verdict::Fail);
+        assert_eq!(found.level, Severity::Fail);
         assert!(found.what.contains("10 min ahead"), "{found:?}");
         let found = judged(-600_400, 30);
         assert!(found.what.contains("10 min behind"), "{found:?}");
 
-        assert_eq!(judged(20_000, 30).level, Verdict::Warn);
-        assert_eq!(judged(20_000, 15_000).level, Verdict::Ok);
-        assert_eq!(judged(-900, 0).level, Verdict::Ok);
-        assert_eq!(judged(i64::MIN, u64::MAX).level, Verdict::Ok);
-        assert_eq!(judged(i64::MIN, 0).level, Verdict::Fail);
+        assert_eq!(judged(20_000, 30).level, Severity::Warn);
+        assert_eq!(judged(20_000, 15_000).level, Severity::Ok);
+        assert_eq!(judged(-900, 0).level, Severity::Ok);
+        assert_eq!(judged(i64::MIN, u64::MAX).level, Severity::Ok);
+        assert_eq!(judged(i64::MIN, 0).level, Severity::Fail);
     }
 }

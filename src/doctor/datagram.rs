@@ -2,7 +2,7 @@
 
 use super::facts::{HostFacts, NetworkFacts};
 use crate::net::max_segment;
-use crate::outcome::{Check, Finding, Verdict};
+use crate::outcome::{Check, Finding, Severity};
 
 /// Bytes by which a measured size may be below the true one: the search ends there.
 const SEARCH_ERROR: usize = 16;
@@ -14,7 +14,7 @@ pub fn judge(host: &HostFacts, network: &NetworkFacts) -> Option<Finding> {
     let largest = network.largest;
     if passes >= largest {
         let what = format!("datagrams of {largest} bytes arrive, the largest that are sent");
-        return Some(Finding::new(Check::Datagram, Verdict::Ok, what).of(&host.host));
+        return Some(Finding::new(Check::Datagram, Severity::Ok, what).of(&host.host));
     }
 
     let narrow = host.report.iter().flat_map(|report| &report.links);
@@ -41,14 +41,14 @@ pub fn judge(host: &HostFacts, network: &NetworkFacts) -> Option<Finding> {
                  the size of the narrowest",
                 link.interface
             );
-            Finding::new(Check::Datagram, Verdict::Warn, what).todo(todo)
+            Finding::new(Check::Datagram, Severity::Warn, what).todo(todo)
         }
         None => {
             let what =
                 format!("datagrams of {size}: something on the way has a smaller MTU than {here}");
             let todo = "look for a tunnel, a VPN or an old switch on the way: a deploy sends to \
                         all the size of the narrowest path";
-            Finding::new(Check::Datagram, Verdict::Warn, what).todo(todo)
+            Finding::new(Check::Datagram, Severity::Warn, what).todo(todo)
         }
     };
     Some(finding.of(&host.host))
@@ -72,15 +72,15 @@ mod tests {
 
     #[test]
     fn a_full_datagram_is_well() {
-        assert_eq!(judged(1472, 1500).map(|f| f.level), Some(Verdict::Ok));
-        assert_eq!(judged(1472, 9000).map(|f| f.level), Some(Verdict::Ok));
+        assert_eq!(judged(1472, 1500).map(|f| f.level), Some(Severity::Ok));
+        assert_eq!(judged(1472, 9000).map(|f| f.level), Some(Severity::Ok));
         assert_eq!(judged(0, 1500), None, "nothing arrived at all");
     }
 
     #[test]
     fn a_narrow_interface_is_told_from_a_narrow_path() {
         let found = judged(1250, 1280).expect("found");
-        assert_eq!(found.level, Verdict::Warn);
+        assert_eq!(found.level, Severity::Warn);
         assert!(
             found.what.contains("eth0 there has an MTU of 1280"),
             "{found:?}"

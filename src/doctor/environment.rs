@@ -1,6 +1,6 @@
 //! Verdict on the kind of machine and network: clouds, containers, wireless links, filters.
 
-use crate::outcome::{Check, Finding, Verdict};
+use crate::outcome::{Check, Finding, Severity};
 use crate::units::printable;
 
 /// Clouds without multicast by texts of their firmware (DMI), in lower case.
@@ -33,8 +33,9 @@ pub struct MachineKind {
 /// Judges the machine.
 pub fn judge(machine: &MachineKind) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let warn =
-        |what: String, todo: &str| Finding::new(Check::Environment, Verdict::Warn, what).todo(todo);
+    let warn = |what: String, todo: &str| {
+        Finding::new(Check::Environment, Severity::Warn, what).todo(todo)
+    };
     let is_unheard = machine.multicast && !machine.has_answers;
 
     if let Some(cloud) = cloud(&machine.firmware).filter(|_| is_unheard) {
@@ -72,7 +73,7 @@ pub fn judge(machine: &MachineKind) -> Vec<Finding> {
 
     if findings.is_empty() {
         let what = "nothing around this machine is known to stop makuo";
-        findings.push(Finding::new(Check::Environment, Verdict::Ok, what));
+        findings.push(Finding::new(Check::Environment, Severity::Ok, what));
     }
     findings
 }
@@ -96,7 +97,7 @@ mod tests {
 
     fn warned(machine: &MachineKind) -> Vec<String> {
         let found = judge(machine);
-        let worse = found.into_iter().filter(|f| f.level != Verdict::Ok);
+        let worse = found.into_iter().filter(|f| f.level != Severity::Ok);
         worse.map(|finding| finding.what).collect()
     }
 

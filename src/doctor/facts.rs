@@ -150,6 +150,7 @@ pub(crate) mod testing {
             sent: 20,
             arrived: 20,
         });
+
         HostFacts {
             host: HostName::new(name).expect("legal").into(),
             address: SocketAddr::from(([10, 0, 0, 3], 5001)),
@@ -206,6 +207,7 @@ pub(crate) mod testing {
             free_inodes: Some(1 << 20),
             read_only: false,
         };
+
         MachineReport {
             clock: 0,
             links: vec![link],

@@ -1,6 +1,6 @@
 //! Verdict on the group key: peers whose datagrams do not open here.
 
-use crate::outcome::{Check, Finding, Stranger, Verdict};
+use crate::outcome::{Check, Finding, Severity, Stranger};
 use crate::wire::seal::OpenError;
 
 /// Judges the peers that are not heard.
@@ -11,7 +11,7 @@ pub fn judge(strangers: &[Stranger], is_plain: bool) -> Vec<Finding> {
             true => "no peer speaks with a group key, as none here",
             false => "no peer speaks with another group key, or without one",
         };
-        findings.push(Finding::new(Check::GroupKey, Verdict::Ok, what));
+        findings.push(Finding::new(Check::GroupKey, Severity::Ok, what));
     }
 
     findings
@@ -31,7 +31,7 @@ fn one(stranger: &Stranger) -> Option<Finding> {
         OpenError::Foreign | OpenError::Replayed => return None,
     };
     let what = format!("{} {}", stranger.address, Stranger::describe(stranger.kind));
-    Some(Finding::new(Check::GroupKey, Verdict::Fail, what).todo(todo))
+    Some(Finding::new(Check::GroupKey, Severity::Fail, what).todo(todo))
 }
 
 #[cfg(test)]
@@ -55,13 +55,13 @@ mod tests {
             OpenError::Version,
         ] {
             let found = judged(&[kind]);
-            assert_eq!((found.len(), found[0].level), (1, Verdict::Fail));
+            assert_eq!((found.len(), found[0].level), (1, Severity::Fail));
             assert!(found[0].what.starts_with("10.0.0.6 "), "{found:?}");
         }
 
         for kinds in [&[][..], &[OpenError::Foreign, OpenError::Replayed]] {
             let found = judged(kinds);
-            assert_eq!((found.len(), found[0].level), (1, Verdict::Ok));
+            assert_eq!((found.len(), found[0].level), (1, Severity::Ok));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::facts::{LinkFacts, NetworkFacts};
 use crate::net::{Interface, Offload};
-use crate::outcome::{Check, Finding, Verdict};
+use crate::outcome::{Check, Finding, Severity};
 use crate::units::printable;
 
 /// Starts of the names of interfaces that lead to containers, virtual machines or a VPN.
@@ -48,7 +48,7 @@ pub fn judge(network: &NetworkFacts, choice: &InterfaceChoice) -> Vec<Finding> {
         };
         let what = format!("no host answers on {used}, and {hosts} on {name}: the wrong interface");
         let todo = format!("give --interface {name}, or interface = \"{name}\" in [network]");
-        findings.push(Finding::new(Check::Interface, Verdict::Fail, what).todo(todo));
+        findings.push(Finding::new(Check::Interface, Severity::Fail, what).todo(todo));
     }
 
     findings
@@ -83,7 +83,7 @@ fn one(link: &LinkFacts, choice: &InterfaceChoice) -> Finding {
     if interface.loopback && !choice.named {
         let what = format!("{name} is used, which reaches this machine alone{others}");
         let todo = "bring the network up, or name an interface with --interface";
-        return Finding::new(Check::Interface, Verdict::Fail, what).todo(todo);
+        return Finding::new(Check::Interface, Severity::Fail, what).todo(todo);
     }
 
     let is_virtual = VIRTUAL_NAMES.iter().any(|start| name.starts_with(start));
@@ -91,29 +91,30 @@ fn one(link: &LinkFacts, choice: &InterfaceChoice) -> Finding {
     if is_virtual && !choice.named {
         let what = format!("{shown} is used, which looks virtual{others}");
         let todo = "name the interface of the hosts with --interface";
-        return Finding::new(Check::Interface, Verdict::Warn, what).todo(todo);
+        return Finding::new(Check::Interface, Severity::Warn, what).todo(todo);
     }
 
     let what = format!("{shown}, {why}{others}");
-    Finding::new(Check::Interface, Verdict::Ok, what)
+    Finding::new(Check::Interface, Severity::Ok, what)
 }
 
 fn offload(link: &LinkFacts) -> Finding {
     let name = printable(link.interface.name.as_bytes());
     let (level, what) = match link.offload {
-        Offload::Full => (Verdict::Ok, "datagrams leave in trains (UDP GSO)"),
+        Offload::Full => (Severity::Ok, "datagrams leave in trains (UDP GSO)"),
         Offload::Batched => (
-            Verdict::Ok,
+            Severity::Ok,
             "the kernel takes no trains (UDP GSO): more work",
         ),
-        Offload::Single => (Verdict::Warn, "each datagram takes a system call"),
+        Offload::Single => (Severity::Warn, "each datagram takes a system call"),
     };
+
     let finding = Finding::new(Check::Offload, level, format!("{name}: {what}"));
     match level {
-        Verdict::Warn | Verdict::Fail => {
+        Severity::Warn | Severity::Fail => {
             finding.todo("update the kernel, or the driver of the card")
         }
-        Verdict::Ok => finding,
+        Severity::Ok => finding,
     }
 }
 
@@ -145,7 +146,7 @@ mod tests {
             ..InterfaceChoice::default()
         };
         let found = judged("eth0", &choice);
-        assert_eq!((found.len(), found[0].level), (1, Verdict::Ok));
+        assert_eq!((found.len(), found[0].level), (1, Severity::Ok));
         assert!(found[0].what.contains("wg0 (10.9.0.1"), "{found:?}");
         assert!(!found[0].what.contains("eth2"), "{found:?}");
     }
@@ -158,7 +159,7 @@ mod tests {
             ..InterfaceChoice::default()
         };
         let found = judged("eth1", &choice);
-        assert_eq!(found[1].level, Verdict::Fail);
+        assert_eq!(found[1].level, Severity::Fail);
         assert!(
             found[1].what.contains("3 hosts answer on eth0"),
             "{found:?}"
@@ -176,17 +177,17 @@ mod tests {
             };
             judged(name, &choice)[0].level
         };
-        assert_eq!(level("docker0", false), Verdict::Warn);
-        assert_eq!(level("docker0", true), Verdict::Ok);
-        assert_eq!(level("eth0", false), Verdict::Ok);
+        assert_eq!(level("docker0", false), Severity::Warn);
+        assert_eq!(level("docker0", true), Severity::Ok);
+        assert_eq!(level("eth0", false), Severity::Ok);
     }
 
     #[test]
     fn slow_sends_are_told() {
         for (offload, level) in [
-            (Offload::Full, Verdict::Ok),
-            (Offload::Batched, Verdict::Ok),
-            (Offload::Single, Verdict::Warn),
+            (Offload::Full, Severity::Ok),
+            (Offload::Batched, Severity::Ok),
+            (Offload::Single, Severity::Warn),
         ] {
             let slow = LinkFacts {
                 offload,

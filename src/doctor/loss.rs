@@ -2,7 +2,7 @@
 //! carries less; and on late and repeated datagrams.
 
 use super::facts::{Burst, HostFacts, Tally};
-use crate::outcome::{Check, Finding, Verdict};
+use crate::outcome::{Check, Finding, Severity};
 use crate::units::Rate;
 
 /// Highest rate that each network carries.
@@ -46,7 +46,7 @@ fn losses(rated: &[&Burst]) -> Finding {
         .collect();
     let Some(first) = lossy.first() else {
         let what = format!("next to nothing is lost at {rates}");
-        return Finding::new(Check::Loss, Verdict::Ok, what);
+        return Finding::new(Check::Loss, Severity::Ok, what);
     };
 
     let gentle = sum(rated.iter().copied().filter(|b| b.rate <= Some(GENTLE)));
@@ -63,13 +63,13 @@ fn losses(rated: &[&Burst]) -> Finding {
         );
         let todo = "raise net.core.rmem_max there and restart makuo; if it is large, the machine \
                     is too busy to read";
-        return Finding::new(Check::Loss, Verdict::Warn, what).todo(todo);
+        return Finding::new(Check::Loss, Severity::Warn, what).todo(todo);
     }
 
     if gentle.share() >= LOSSY {
         let level = match gentle.share() >= BROKEN {
-            true => Verdict::Fail,
-            false => Verdict::Warn,
+            true => Severity::Fail,
+            false => Severity::Warn,
         };
         let what = format!(
             "{} of {} datagrams ({:.1} %) are lost on the way at {rates}, and none in its receive \
@@ -91,7 +91,7 @@ fn losses(rated: &[&Burst]) -> Finding {
         "{carried}{:.1} % at {first_rate}: the path carries less than that",
         100.0 * first.tally.share()
     );
-    Finding::new(Check::Loss, Verdict::Ok, what)
+    Finding::new(Check::Loss, Severity::Ok, what)
 }
 
 fn disorder(bursts: &[&Burst]) -> Vec<Finding> {
@@ -105,12 +105,12 @@ fn disorder(bursts: &[&Burst]) -> Vec<Finding> {
         let what = format!("{late} of {arrived} datagrams arrive after a later one");
         let todo = "is there a bond or several paths that split one stream (balance-rr)? Order \
                     matters little to makuo, and much to TCP";
-        findings.push(Finding::new(Check::Loss, Verdict::Warn, what).todo(todo));
+        findings.push(Finding::new(Check::Loss, Severity::Warn, what).todo(todo));
     }
     if share(repeated) >= REPEATED {
         let what = format!("{repeated} of {arrived} datagrams arrive more than once");
         let todo = "is there a loop, or two bridges between the same networks?";
-        findings.push(Finding::new(Check::Loss, Verdict::Warn, what).todo(todo));
+        findings.push(Finding::new(Check::Loss, Severity::Warn, what).todo(todo));
     }
 
     findings
@@ -164,14 +164,14 @@ mod tests {
     #[test]
     fn a_path_that_loses_at_each_rate_is_told_with_its_share() {
         let found = judged([10, 100, 500].map(|mbit| lossy(mbit, 0.03)).into());
-        assert_eq!(found.level, Verdict::Warn);
+        assert_eq!(found.level, Severity::Warn);
         assert!(
             found.what.contains("900 of 30000 datagrams (3.0 %)"),
             "{found:?}"
         );
         assert!(found.what.contains("the network"), "{found:?}");
         let found = judged([10, 100].map(|mbit| lossy(mbit, 0.5)).into());
-        assert_eq!(found.level, Verdict::Fail);
+        assert_eq!(found.level, Severity::Fail);
     }
 
     #[test]
@@ -181,7 +181,7 @@ mod tests {
             ..lossy(500, 0.2)
         };
         let found = judged(vec![lossy(10, 0.0), full]);
-        assert_eq!(found.level, Verdict::Warn);
+        assert_eq!(found.level, Severity::Warn);
         assert!(
             found.what.contains("the buffer, not the network"),
             "{found:?}"
@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn a_slower_path_is_no_fault() {
         let found = judged(vec![lossy(10, 0.0), lossy(100, 0.0), lossy(500, 0.4)]);
-        assert_eq!(found.level, Verdict::Ok);
+        assert_eq!(found.level, Severity::Ok);
         assert!(found.what.contains("40.0 % at"), "{found:?}");
         assert!(found.what.contains("carries less"), "{found:?}");
     }
@@ -201,14 +201,14 @@ mod tests {
     fn a_good_path_and_one_without_a_measurement() {
         assert_eq!(
             judged(vec![lossy(10, 0.0), lossy(100, 0.001)]).level,
-            Verdict::Ok
+            Severity::Ok
         );
         // As fast as possible, losses are no fault.
         let rush = Burst {
             rate: None,
             ..lossy(500, 0.9)
         };
-        assert_eq!(judged(vec![lossy(10, 0.0), rush]).level, Verdict::Ok);
+        assert_eq!(judged(vec![lossy(10, 0.0), rush]).level, Severity::Ok);
         for bursts in [Vec::new(), vec![rush], vec![lossy(10, 1.0)]] {
             let host = HostFacts {
                 bursts,
@@ -232,7 +232,7 @@ mod tests {
             bursts: vec![late, twice],
             ..host("web1")
         });
-        let levels: Vec<Verdict> = found.iter().map(|finding| finding.level).collect();
-        assert_eq!(levels, [Verdict::Ok, Verdict::Warn, Verdict::Warn]);
+        let levels: Vec<Severity> = found.iter().map(|finding| finding.level).collect();
+        assert_eq!(levels, [Severity::Ok, Severity::Warn, Severity::Warn]);
     }
 }

@@ -1,7 +1,7 @@
 //! Verdict on the group at this machine: joined, and its own datagrams come back.
 
 use super::facts::{LinkFacts, NetworkFacts};
-use crate::outcome::{Check, Finding, Verdict};
+use crate::outcome::{Check, Finding, Severity};
 use crate::units::printable;
 
 /// Judges the membership of each link.
@@ -17,7 +17,7 @@ fn one(link: &LinkFacts, network: &NetworkFacts) -> Finding {
     if !link.joined {
         let what = format!("the kernel does not list the group {group} for {name}");
         let todo = format!("see: ip maddress show dev {name}; a sandbox may forbid to join groups");
-        return Finding::new(Check::Membership, Verdict::Fail, what).todo(todo);
+        return Finding::new(Check::Membership, Severity::Fail, what).todo(todo);
     }
 
     match link.own_copy {
@@ -27,15 +27,15 @@ fn one(link: &LinkFacts, network: &NetworkFacts) -> Finding {
                 "a firewall of this machine drops them: let UDP to port {port} in and out (nft: \
                  udp dport {port} accept)"
             );
-            Finding::new(Check::Membership, Verdict::Fail, what).todo(todo)
+            Finding::new(Check::Membership, Severity::Fail, what).todo(todo)
         }
         Some(true) => {
             let what = format!("{group} is joined on {name}, and its datagrams come back");
-            Finding::new(Check::Membership, Verdict::Ok, what)
+            Finding::new(Check::Membership, Severity::Ok, what)
         }
         None => {
             let what = format!("{group} is joined on {name}");
-            Finding::new(Check::Membership, Verdict::Ok, what)
+            Finding::new(Check::Membership, Severity::Ok, what)
         }
     }
 }
@@ -45,7 +45,7 @@ mod tests {
     use super::super::facts::testing::{link, network};
     use super::*;
 
-    fn level(joined: bool, own_copy: Option<bool>) -> Verdict {
+    fn level(joined: bool, own_copy: Option<bool>) -> Severity {
         let link = LinkFacts {
             joined,
             own_copy,
@@ -60,10 +60,10 @@ mod tests {
 
     #[test]
     fn a_group_that_is_not_joined_or_does_not_come_back_fails() {
-        assert_eq!(level(true, Some(true)), Verdict::Ok);
-        assert_eq!(level(true, None), Verdict::Ok);
-        assert_eq!(level(true, Some(false)), Verdict::Fail);
-        assert_eq!(level(false, Some(true)), Verdict::Fail);
+        assert_eq!(level(true, Some(true)), Severity::Ok);
+        assert_eq!(level(true, None), Severity::Ok);
+        assert_eq!(level(true, Some(false)), Severity::Fail);
+        assert_eq!(level(false, Some(true)), Severity::Fail);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Verdict on the keys of a host, and on the filesystems of its trees.
 
 use crate::id::NamedHost;
-use crate::outcome::{Check, Finding, Verdict};
+use crate::outcome::{Check, Finding, Severity};
 use crate::units::ByteSize;
 use crate::wire::machine::{MachineReport, TreePlace};
 
@@ -19,7 +19,7 @@ pub fn judge(host: &NamedHost, report: &MachineReport) -> Vec<Finding> {
         let what = "no key is authorized there: each release is refused";
         let todo = "add the line of the deploy key to authorized_keys there (`makuo keygen` \
                     prints it), then systemctl reload makuo";
-        findings.push(Finding::new(Check::Keys, Verdict::Fail, what).todo(todo));
+        findings.push(Finding::new(Check::Keys, Severity::Fail, what).todo(todo));
     }
 
     let places = report.trees.iter().flat_map(judge_place);
@@ -41,16 +41,16 @@ pub fn judge_place(place: &TreePlace) -> Vec<Finding> {
             let todo = "put state_dir on the filesystem of the tree: content is staged there and \
                         renamed into the tree";
             let what = format!("tree {tree}: {warning}");
-            findings.push(Finding::new(Check::Filesystem, Verdict::Warn, what).todo(todo));
+            findings.push(Finding::new(Check::Filesystem, Severity::Warn, what).todo(todo));
         }
         Some(why) => {
             let what = format!("tree {tree} is not served: {why}");
             let todo = "see the log of the daemon there: journalctl -u makuo";
-            findings.push(Finding::new(Check::Filesystem, Verdict::Fail, what).todo(todo));
+            findings.push(Finding::new(Check::Filesystem, Severity::Fail, what).todo(todo));
         }
         None if is_served => {
             let what = format!("tree {tree} and its state are on one {}", place.filesystem);
-            findings.push(Finding::new(Check::Filesystem, Verdict::Ok, what));
+            findings.push(Finding::new(Check::Filesystem, Severity::Ok, what));
         }
         None => {}
     }
@@ -67,7 +67,7 @@ fn space(place: &TreePlace) -> Finding {
     if place.read_only {
         let what = format!("tree {tree}: its filesystem is read-only");
         let todo = "mount it writable: it may have failed, see the kernel's log";
-        return Finding::new(Check::Space, Verdict::Fail, what).todo(todo);
+        return Finding::new(Check::Space, Severity::Fail, what).todo(todo);
     }
 
     let few_bytes = place.free < LOW_SPACE.max(place.size / FEW_SHARE);
@@ -77,12 +77,12 @@ fn space(place: &TreePlace) -> Finding {
         (false, true, Some(inodes)) => format!("{inodes} inodes"),
         _ => {
             let what = format!("tree {tree}: there is room for releases");
-            return Finding::new(Check::Space, Verdict::Ok, what);
+            return Finding::new(Check::Space, Severity::Ok, what);
         }
     };
     let what = format!("tree {tree}: {left} are free on its filesystem");
     let todo = "make room: a release is staged beside the tree before it is put in place";
-    Finding::new(Check::Space, Verdict::Warn, what).todo(todo)
+    Finding::new(Check::Space, Severity::Warn, what).todo(todo)
 }
 
 #[cfg(test)]
@@ -90,11 +90,11 @@ mod tests {
     use super::super::facts::testing::{host, report};
     use super::*;
 
-    fn judged(change: impl FnOnce(&mut MachineReport)) -> Vec<(Check, Verdict)> {
+    fn judged(change: impl FnOnce(&mut MachineReport)) -> Vec<(Check, Severity)> {
         let mut report = report();
         change(&mut report);
         let found = judge(&host("web1").host, &report);
-        let worse = found.iter().filter(|finding| finding.level != Verdict::Ok);
+        let worse = found.iter().filter(|finding| finding.level != Severity::Ok);
         worse.map(|f| (f.check, f.level)).collect()
     }
 
@@ -107,19 +107,19 @@ mod tests {
     #[test]
     fn a_host_without_keys_refuses_everything() {
         let found = judged(|report| report.keys = 0);
-        assert_eq!(found, [(Check::Keys, Verdict::Fail)]);
+        assert_eq!(found, [(Check::Keys, Severity::Fail)]);
     }
 
     #[test]
     fn state_elsewhere_and_a_tree_that_is_not_served_are_told() {
         let warning = || Some("/srv is not on the filesystem of /var/www".to_string());
         let found = judged(|report| report.trees[0].warning = warning());
-        assert_eq!(found, [(Check::Filesystem, Verdict::Warn)]);
+        assert_eq!(found, [(Check::Filesystem, Severity::Warn)]);
         let found = judged(|report| {
             report.trees[0].warning = warning();
             report.trees[0].filesystem = String::new();
         });
-        assert_eq!(found, [(Check::Filesystem, Verdict::Fail)]);
+        assert_eq!(found, [(Check::Filesystem, Severity::Fail)]);
     }
 
     #[test]
@@ -127,11 +127,11 @@ mod tests {
         let space = |level| vec![(Check::Space, level)];
         assert_eq!(
             judged(|r| r.trees[0].read_only = true),
-            space(Verdict::Fail)
+            space(Severity::Fail)
         );
-        assert_eq!(judged(|r| r.trees[0].free = 1 << 20), space(Verdict::Warn));
-        assert_eq!(judged(|r| r.trees[0].free = 1 << 30), space(Verdict::Warn));
+        assert_eq!(judged(|r| r.trees[0].free = 1 << 20), space(Severity::Warn));
+        assert_eq!(judged(|r| r.trees[0].free = 1 << 30), space(Severity::Warn));
         let few = |r: &mut MachineReport| r.trees[0].free_inodes = Some(9);
-        assert_eq!(judged(few), space(Verdict::Warn));
+        assert_eq!(judged(few), space(Severity::Warn));
     }
 }

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::outcome::{Check, Finding, Verdict};
+use crate::outcome::{Check, Finding, Severity};
 use crate::units::shown_duration;
 
 /// Longest wait for a question: queriers ask every 125 s.
@@ -38,33 +38,35 @@ pub fn judge(group: IpAddr, wait: &QuerierWait) -> Finding {
     let finding = |level, what: String| Finding::new(Check::Querier, level, what);
     let needs =
         format!("switches with IGMP snooping forget {group} unless some router asks for it");
+
     match wait {
-        QuerierWait::Asked(querier) => {
-            finding(Verdict::Ok, format!("{querier} asks for members of groups"))
-        }
+        QuerierWait::Asked(querier) => finding(
+            Severity::Ok,
+            format!("{querier} asks for members of groups"),
+        ),
         QuerierWait::NotTried if is_flooded(group) => {
             let what = format!("{group} needs no querier: switches flood it");
-            finding(Verdict::Ok, what)
+            finding(Severity::Ok, what)
         }
-        QuerierWait::NotTried => finding(Verdict::Ok, format!("{needs}; --long waits for one")),
+        QuerierWait::NotTried => finding(Severity::Ok, format!("{needs}; --long waits for one")),
         QuerierWait::NotAllowed(why) => {
             let what = format!("{needs}, and listening for one needs root (CAP_NET_RAW): {why}");
-            finding(Verdict::Warn, what).todo("run it as root")
+            finding(Severity::Warn, what).todo("run it as root")
         }
         QuerierWait::Interrupted(after) => {
             let what = format!("no router asked for members in {}", shown_duration(*after));
-            finding(Verdict::Ok, what)
+            finding(Severity::Ok, what)
         }
         QuerierWait::Silence if is_flooded(group) => {
             let what = format!("no router asks for members of groups; {group} needs none");
-            finding(Verdict::Ok, what)
+            finding(Severity::Ok, what)
         }
         QuerierWait::Silence => {
             let longest = shown_duration(QUERIER_TIMEOUT);
             let what = format!("no router asked in {longest}, and {needs}");
             let todo = "switch a querier on at a router or switch (or ip link set br0 type bridge \
                         mcast_querier 1), or use the group 224.0.0.108";
-            finding(Verdict::Warn, what).todo(todo)
+            finding(Severity::Warn, what).todo(todo)
         }
     }
 }
@@ -78,15 +80,15 @@ mod tests {
         let level =
             |group: &str, wait: &QuerierWait| judge(group.parse().expect("an address"), wait).level;
         let (flooded, other) = ("224.0.0.108", "239.255.0.108");
-        assert_eq!(level(flooded, &QuerierWait::Silence), Verdict::Ok);
-        assert_eq!(level(other, &QuerierWait::Silence), Verdict::Warn);
-        assert_eq!(level("ff15::4d4b", &QuerierWait::Silence), Verdict::Warn);
+        assert_eq!(level(flooded, &QuerierWait::Silence), Severity::Ok);
+        assert_eq!(level(other, &QuerierWait::Silence), Severity::Warn);
+        assert_eq!(level("ff15::4d4b", &QuerierWait::Silence), Severity::Warn);
 
         let asked = QuerierWait::Asked("10.0.0.1".into());
         let brief = QuerierWait::Interrupted(Duration::from_secs(5));
         for wait in [QuerierWait::NotTried, asked, brief] {
-            assert_eq!(level(other, &wait), Verdict::Ok);
-            assert_eq!(level(flooded, &wait), Verdict::Ok);
+            assert_eq!(level(other, &wait), Severity::Ok);
+            assert_eq!(level(flooded, &wait), Severity::Ok);
         }
         let forbidden = QuerierWait::NotAllowed("no right".into());
         let found = judge(other.parse().expect("an address"), &forbidden);

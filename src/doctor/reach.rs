@@ -2,7 +2,7 @@
 //! switch that forgets the group, or an old makuo.
 
 use super::facts::{HostFacts, NetworkFacts, Tally};
-use crate::outcome::{Check, Finding, Verdict};
+use crate::outcome::{Check, Finding, Severity};
 
 /// Version of this makuo.
 const OWN_VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -53,7 +53,7 @@ fn silent(host: &HostFacts, network: &NetworkFacts) -> Finding {
         "does a firewall there drop UDP to the ports {port} and {unicast}, or one here UDP to port \
          {own}? Let the ports 5000 to 5063 in (nft: udp dport 5000-5063 accept)"
     );
-    Finding::new(Check::Hosts, Verdict::Fail, what)
+    Finding::new(Check::Hosts, Severity::Fail, what)
         .todo(todo)
         .of(&host.host)
 }
@@ -63,7 +63,7 @@ fn too_old(host: &HostFacts) -> Finding {
         "makuo {} there is too old for the checks of multicast, unicast, datagram and loss",
         host.version
     );
-    Finding::new(Check::Version, Verdict::Warn, what)
+    Finding::new(Check::Version, Severity::Warn, what)
         .todo("update makuo there")
         .of(&host.host)
 }
@@ -74,7 +74,7 @@ fn versions(host: &HostFacts) -> Option<Finding> {
     }
 
     let what = format!("makuo {} runs there, and {OWN_VERSION} here", host.version);
-    let finding = Finding::new(Check::Version, Verdict::Warn, what);
+    let finding = Finding::new(Check::Version, Severity::Warn, what);
     Some(
         finding
             .todo("update the older one; a fleet of mixed versions works, with what both know")
@@ -109,7 +109,7 @@ fn multicast(host: &HostFacts, network: &NetworkFacts, common: CommonCuts) -> Ve
                 host.host
             ),
         };
-        let finding = Finding::new(Check::Multicast, Verdict::Fail, what);
+        let finding = Finding::new(Check::Multicast, Severity::Fail, what);
         return vec![finding.todo(todo).of(&host.host)];
     }
 
@@ -130,19 +130,19 @@ fn multicast(host: &HostFacts, network: &NetworkFacts, common: CommonCuts) -> Ve
                 host.host
             ),
         };
-        let finding = Finding::new(Check::Multicast, Verdict::Fail, what);
+        let finding = Finding::new(Check::Multicast, Severity::Fail, what);
         return vec![finding.todo(todo).of(&host.host)];
     }
 
     let what = "datagrams to the group arrive there, and those of the host here";
-    vec![Finding::new(Check::Multicast, Verdict::Ok, what).of(&host.host)]
+    vec![Finding::new(Check::Multicast, Severity::Ok, what).of(&host.host)]
 }
 
 fn unicast(host: &HostFacts, network: &NetworkFacts) -> Option<Finding> {
     let to_host = host.to_host?;
     if !to_host.is_cut() {
         let what = "datagrams to its address arrive";
-        return Some(Finding::new(Check::Unicast, Verdict::Ok, what).of(&host.host));
+        return Some(Finding::new(Check::Unicast, Severity::Ok, what).of(&host.host));
     }
 
     let port = host.address.port();
@@ -163,7 +163,7 @@ fn unicast(host: &HostFacts, network: &NetworkFacts) -> Option<Finding> {
         host.host
     );
     Some(
-        Finding::new(Check::Unicast, Verdict::Fail, what)
+        Finding::new(Check::Unicast, Severity::Fail, what)
             .todo(todo)
             .of(&host.host),
     )
@@ -181,7 +181,7 @@ mod tests {
 
     fn judged(hosts: &[HostFacts]) -> Vec<Finding> {
         let mut found = judge(hosts, &network());
-        found.retain(|finding| finding.level != Verdict::Ok);
+        found.retain(|finding| finding.level != Severity::Ok);
         found
     }
 
@@ -266,7 +266,7 @@ mod tests {
         assert!(
             found
                 .iter()
-                .all(|f| f.level == Verdict::Warn && f.check == Check::Version)
+                .all(|f| f.level == Severity::Warn && f.check == Check::Version)
         );
         assert!(
             found.iter().any(|f| f.what.contains("too old")),
@@ -280,7 +280,7 @@ mod tests {
         let found = judged(&[silent]);
         assert_eq!(
             (found[0].check, found[0].level),
-            (Check::Hosts, Verdict::Fail)
+            (Check::Hosts, Severity::Fail)
         );
         assert!(todo(&found[0]).contains("5000-5063"));
     }

@@ -10,7 +10,7 @@ const FAILED_EXIT: u8 = 1;
 /// Verdict of a check, the worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Verdict {
+pub enum Severity {
     /// A deploy does not work, or not for each host.
     Fail,
     /// A deploy works, and hardly as somebody meant.
@@ -105,7 +105,7 @@ pub struct Finding {
     /// The check.
     pub check: Check,
     /// The verdict.
-    pub level: Verdict,
+    pub level: Severity,
     /// Hosts that it is about; none for this machine.
     pub hosts: Vec<NamedHost>,
     /// The state of things, in one sentence.
@@ -116,7 +116,7 @@ pub struct Finding {
 
 impl Finding {
     /// A finding about this machine.
-    pub fn new(check: Check, level: Verdict, what: impl Into<String>) -> Self {
+    pub fn new(check: Check, level: Severity, what: impl Into<String>) -> Self {
         Self {
             check,
             level,
@@ -174,7 +174,7 @@ pub fn ordered(findings: Vec<Finding>) -> Vec<Finding> {
 pub fn findings_exit(findings: &[Finding]) -> u8 {
     let failed = findings
         .iter()
-        .any(|finding| finding.level == Verdict::Fail);
+        .any(|finding| finding.level == Severity::Fail);
     if failed { FAILED_EXIT } else { 0 }
 }
 
@@ -191,14 +191,14 @@ mod tests {
     fn the_worst_is_first_and_equal_findings_are_one() {
         let clock =
             |level, what: &str, name: &str| Finding::new(Check::Clock, level, what).of(&host(name));
-        let here = Finding::new(Check::Interface, Verdict::Ok, "eth0");
+        let here = Finding::new(Check::Interface, Severity::Ok, "eth0");
         let found = ordered(vec![
             here.clone(),
             here,
-            clock(Verdict::Ok, "right", "web10"),
-            clock(Verdict::Fail, "wrong", "web3"),
-            clock(Verdict::Ok, "right", "web2"),
-            Finding::new(Check::Loss, Verdict::Warn, "some"),
+            clock(Severity::Ok, "right", "web10"),
+            clock(Severity::Fail, "wrong", "web3"),
+            clock(Severity::Ok, "right", "web2"),
+            Finding::new(Check::Loss, Severity::Warn, "some"),
         ]);
         let shown: Vec<_> = found
             .iter()
@@ -207,10 +207,10 @@ mod tests {
         assert_eq!(
             shown,
             [
-                (Check::Clock, Verdict::Fail, 1),
-                (Check::Loss, Verdict::Warn, 0),
-                (Check::Interface, Verdict::Ok, 0),
-                (Check::Clock, Verdict::Ok, 2),
+                (Check::Clock, Severity::Fail, 1),
+                (Check::Loss, Severity::Warn, 0),
+                (Check::Interface, Severity::Ok, 0),
+                (Check::Clock, Severity::Ok, 2),
             ]
         );
         assert_eq!(found[3].hosts, [host("web2"), host("web10")]);

@@ -21,7 +21,7 @@ mod stranger;
 
 pub use drift::{DriftGroup, DriftKind, DriftLine, ProtectedList};
 pub use event::{Event, HostChange, MadeRelease, Observer, PathDifference, ScanSummary, Silent};
-pub use finding::{Check, Finding, Verdict, findings_exit, ordered};
+pub use finding::{Check, Finding, Severity, findings_exit, ordered};
 pub use fleet::{LogRelease, ReleaseLog, Standing, TreeStatus, log_status, standings_status};
 pub use member::{MemberInfo, MemberTree, Silence, Survey};
 pub use names::{named_hosts, shared_names};

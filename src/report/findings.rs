@@ -7,14 +7,14 @@ use super::human::HumanReport;
 use super::json::Json;
 use super::paint::{Painter, Tint};
 use super::words;
-use crate::outcome::{Check, Finding, Verdict, findings_exit};
+use crate::outcome::{Check, Finding, Severity, findings_exit};
 
 /// A finding for scripts.
 #[derive(Serialize)]
 struct FindingLine<'a> {
     event: &'static str,
     check: Check,
-    level: Verdict,
+    level: Severity,
     hosts: Vec<String>,
     what: &'a str,
     todo: Option<&'a str>,
@@ -45,7 +45,7 @@ impl HumanReport {
         let painter = self.painter();
         for finding in findings
             .iter()
-            .filter(|f| !is_quiet || f.level != Verdict::Ok)
+            .filter(|f| !is_quiet || f.level != Severity::Ok)
         {
             self.data(&shown(finding, painter));
         }
@@ -83,9 +83,9 @@ impl FindingsResult {
     fn of(findings: &[Finding], hosts: usize) -> Self {
         let count = |level| findings.iter().filter(|f| f.level == level).count();
         Self {
-            failed: count(Verdict::Fail),
-            warned: count(Verdict::Warn),
-            well: count(Verdict::Ok),
+            failed: count(Severity::Fail),
+            warned: count(Severity::Warn),
+            well: count(Severity::Ok),
             hosts,
         }
     }
@@ -94,9 +94,9 @@ impl FindingsResult {
 /// The lines of a finding. Texts come from hosts, too, so none may command the terminal.
 fn shown(finding: &Finding, painter: Painter) -> String {
     let (tint, word) = match finding.level {
-        Verdict::Fail => (Tint::Bad, "fail"),
-        Verdict::Warn => (Tint::Warn, "warn"),
-        Verdict::Ok => (Tint::Good, "ok"),
+        Severity::Fail => (Tint::Bad, "fail"),
+        Severity::Warn => (Tint::Warn, "warn"),
+        Severity::Ok => (Tint::Good, "ok"),
     };
     let level = painter.paint(tint, word);
     let blanks = " ".repeat("fail".len() - word.len());
@@ -129,19 +129,19 @@ mod tests {
             .map(|name| NamedHost::from(HostName::new(name).expect("legal")));
         let multicast = Finding::new(
             Check::Multicast,
-            Verdict::Fail,
+            Severity::Fail,
             "0 of 20 datagrams to the group 224.0.0.108 arrive there; 20 of 20 to its address do",
         );
         let clock = Finding::new(
             Check::Clock,
-            Verdict::Ok,
+            Severity::Ok,
             "its clock agrees with the one here",
         );
         vec![
             multicast
                 .todo("let UDP to port 5000 in there")
                 .of(&hosts[0]),
-            Finding::new(Check::Buffer, Verdict::Warn, "small"),
+            Finding::new(Check::Buffer, Severity::Warn, "small"),
             Finding {
                 hosts: hosts.into(),
                 ..clock
@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn no_text_of_a_host_commands_the_terminal() {
         let evil: String = (0..255_u8).map(|n| char::from(n % 32)).collect();
-        let finding = Finding::new(Check::Filesystem, Verdict::Warn, evil.clone()).todo(evil);
+        let finding = Finding::new(Check::Filesystem, Severity::Warn, evil.clone()).todo(evil);
         let told = told(Verbosity::Normal, &[finding]);
         let is_harmless = |c: char| c == '\n' || !c.is_control();
         assert!(told.chars().all(is_harmless), "{told:?}");

@@ -17,7 +17,7 @@ const FAST_CLOCK: &str = r#"
 int clock_gettime(clockid_t id, struct timespec *at) {
     int done = syscall(SYS_clock_gettime, id, at);
     if (done == 0 && id == CLOCK_REALTIME)
-        at->tv_sec += 600;
+        at->tv_sec += 630;
     return done;
 }
 "#;

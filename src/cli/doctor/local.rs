@@ -12,7 +12,7 @@ use crate::drive::checkup;
 use crate::drive::repository::{ListedTree, inventory};
 use crate::keys::AuthorizedKeys;
 use crate::net;
-use crate::outcome::{Check, Finding, Verdict};
+use crate::outcome::{Check, Finding, Severity};
 use crate::store::{Store, StoreUrl};
 use crate::units::printable_path;
 use crate::watch::limits;
@@ -26,7 +26,7 @@ pub(super) fn findings(path: &Path, config: &HostConfig) -> Vec<Finding> {
     if !path.exists() {
         let what = "there is no configuration here: this machine is no host";
         return vec![
-            Finding::new(Check::Configuration, Verdict::Ok, what),
+            Finding::new(Check::Configuration, Severity::Ok, what),
             inotify(),
         ];
     }
@@ -53,14 +53,14 @@ fn configuration(path: &Path, config: &HostConfig) -> Vec<Finding> {
 
     let see = format!("see: makuo check {}", printable_path(path));
     let warnings = config.remarks().into_iter().chain(found.warnings);
-    findings.extend(
-        warnings
-            .map(|text| Finding::new(Check::Configuration, Verdict::Warn, text).todo(see.clone())),
-    );
+    findings
+        .extend(warnings.map(|text| {
+            Finding::new(Check::Configuration, Severity::Warn, text).todo(see.clone())
+        }));
 
     if findings.is_empty() {
         let what = "the daemon would start with the configuration here";
-        findings.push(Finding::new(Check::Configuration, Verdict::Ok, what));
+        findings.push(Finding::new(Check::Configuration, Severity::Ok, what));
     }
     findings
 }
@@ -74,19 +74,19 @@ fn port(config: &HostConfig) -> Option<Finding> {
     let port = config.network.unicast_port;
     if is_reachable(&config.socket) {
         let what = "the daemon runs here";
-        return Some(Finding::new(Check::Port, Verdict::Ok, what));
+        return Some(Finding::new(Check::Port, Severity::Ok, what));
     }
     if net::is_port_taken(port) {
         let what = format!("some program has UDP port {port}, and no daemon answers here");
         let todo = format!(
             "find it: ss -ulpn 'sport = :{port}'; or name another port with network.unicast_port"
         );
-        return Some(Finding::new(Check::Port, Verdict::Fail, what).todo(todo));
+        return Some(Finding::new(Check::Port, Severity::Fail, what).todo(todo));
     }
 
     let what = "no daemon answers at the control socket here";
     let todo = "start it: systemctl start makuo (or is this user not in socket_group?)";
-    Some(Finding::new(Check::Port, Verdict::Warn, what).todo(todo))
+    Some(Finding::new(Check::Port, Severity::Warn, what).todo(todo))
 }
 
 /// Looks at the head and the releases of a tree in its repository.
@@ -122,20 +122,20 @@ fn judge_repository(tree: &TreeConfig, found: Result<ListedTree>) -> Finding {
         |level, what: &str| Finding::new(Check::Repository, level, format!("tree {name}: {what}"));
     if !listed.is_authorized {
         return finding(
-            Verdict::Fail,
+            Severity::Fail,
             "no authorized key signed the head of its repository",
         )
         .todo("add the key of the publisher to authorized_keys here");
     }
     if listed.is_stale {
         return finding(
-            Verdict::Fail,
+            Severity::Fail,
             "its repository is stale: nobody signs its head any more",
         )
         .todo("publish again, or: makuo repo renew URL; is the clock here right?");
     }
     finding(
-        Verdict::Ok,
+        Severity::Ok,
         "its repository answers, and its head is signed by an authorized key",
     )
 }
@@ -146,12 +146,12 @@ fn inotify() -> Finding {
         Some(limit) if limit < FEW_WATCHES => {
             let what = format!("{name} is {limit}: makuo watch may need more for a large source");
             let todo = format!("sysctl {name}={FEW_WATCHES}");
-            Finding::new(Check::Inotify, Verdict::Warn, what).todo(todo)
+            Finding::new(Check::Inotify, Severity::Warn, what).todo(todo)
         }
-        Some(limit) => Finding::new(Check::Inotify, Verdict::Ok, format!("{name} is {limit}")),
+        Some(limit) => Finding::new(Check::Inotify, Severity::Ok, format!("{name} is {limit}")),
         None => Finding::new(
             Check::Inotify,
-            Verdict::Ok,
+            Severity::Ok,
             format!("{name} is not readable"),
         ),
     }
@@ -184,9 +184,9 @@ mod tests {
             releases: Vec::new(),
         };
         let level = |found| judge_repository(&tree(), found).level;
-        assert_eq!(level(Ok(listed(true, false))), Verdict::Ok);
-        assert_eq!(level(Ok(listed(true, true))), Verdict::Fail);
-        assert_eq!(level(Ok(listed(false, false))), Verdict::Fail);
+        assert_eq!(level(Ok(listed(true, false))), Severity::Ok);
+        assert_eq!(level(Ok(listed(true, true))), Severity::Fail);
+        assert_eq!(level(Ok(listed(false, false))), Severity::Fail);
 
         let error = Error::new(Kind::Io, "no route").hint("see: ip route");
         let found = judge_repository(&tree(), Err(error));

@@ -21,8 +21,8 @@ use crate::drive::clock::{self, Clock};
 use crate::drive::deploy::{Interrupt, remembered_hosts};
 use crate::drive::survey;
 use crate::id::HostName;
-use crate::net::{self, Family, Interface, peer_lookup};
-use crate::outcome::{Check, Finding, Verdict, findings_exit, ordered};
+use crate::net::{self, Family, Interface};
+use crate::outcome::{Check, Finding, Severity, findings_exit, ordered};
 use crate::report::{Report, words};
 use crate::units::{printable, printable_path};
 use crate::{Error, Result};
@@ -44,12 +44,12 @@ pub(super) fn run(args: &DoctorArgs, config: Option<&Path>, report: &mut Report)
         });
     let hosts = match opened {
         Ok((links, network)) => {
-            let target = target(args, &network);
+            let target = CheckupTarget::new(args.host.as_deref(), network.unicast_port);
             let now = clock::wall_seconds();
             let known = remembered_hosts(cache_dir().as_deref(), &links.keys, now);
-            let result = checkup::run(links, &target, &mut |step| report.start(step))?;
-            findings.extend(judged(&network, args, &target, &result, report));
-            if target.host.is_none() {
+            let result = checkup::run(links, target, &mut |step| report.start(step))?;
+            findings.extend(judged(&network, args, &result, report));
+            if args.host.is_none() {
                 findings.extend(missed(known, &result.heard));
             }
             result.heard.len()
@@ -72,22 +72,10 @@ fn missed(known: BTreeSet<HostName>, heard: &[HostName]) -> impl Iterator<Item =
         let what = "it took part in an earlier deploy from here, and is not heard now";
         let todo = "is it up, with the daemon on this network? `makuo doctor HOST` tries its \
                     address as well";
-        Finding::new(Check::Hosts, Verdict::Warn, what)
+        Finding::new(Check::Hosts, Severity::Warn, what)
             .todo(todo)
             .of(&name.into())
     })
-}
-
-/// The only host to look at, with its addresses.
-fn target(args: &DoctorArgs, network: &NetworkConfig) -> CheckupTarget {
-    let addresses = |host: &String| {
-        let found = peer_lookup::resolve(host, network.unicast_port);
-        found.unwrap_or_default()
-    };
-    CheckupTarget {
-        addresses: args.host.as_ref().map(addresses).unwrap_or_default(),
-        host: args.host.clone(),
-    }
 }
 
 /// The check that fails where the network cannot be joined: that of the keys if one is named.
@@ -102,7 +90,7 @@ fn failed_check(network: &NetworkConfig, error: &Error) -> Check {
 
 /// A failed check, with the hint of the error.
 fn of_error(check: Check, error: &Error) -> Finding {
-    let finding = Finding::new(check, Verdict::Fail, error.to_string());
+    let finding = Finding::new(check, Severity::Fail, error.to_string());
     match error.hint_text() {
         Some(hint) => finding.todo(hint),
         None => finding,
@@ -113,7 +101,6 @@ fn of_error(check: Check, error: &Error) -> Finding {
 fn judged(
     network: &NetworkConfig,
     args: &DoctorArgs,
-    target: &CheckupTarget,
     result: &CheckupResult,
     report: &mut Report,
 ) -> Vec<Finding> {
@@ -141,7 +128,7 @@ fn judged(
         elsewhere,
     };
     findings.extend(doctor::interface::judge(facts, &choice));
-    findings.extend(hosts(target, result, answers));
+    findings.extend(hosts(args.host.as_deref(), result, answers));
 
     let kind = checkup::machine_kind(&facts.links, network.multicast, answers > 0);
     findings.extend(doctor::environment::judge(&kind));
@@ -157,8 +144,8 @@ fn judged(
 }
 
 /// Finding about the hosts that answered.
-fn hosts(target: &CheckupTarget, result: &CheckupResult, answers: usize) -> Option<Finding> {
-    match (&target.host, &result.silence) {
+fn hosts(only: Option<&str>, result: &CheckupResult, answers: usize) -> Option<Finding> {
+    match (only, &result.silence) {
         (Some(host), _) if result.hosts.is_empty() => {
             let host = printable(host.as_bytes());
             let tried: BTreeSet<String> =
@@ -173,20 +160,20 @@ fn hosts(target: &CheckupTarget, result: &CheckupResult, answers: usize) -> Opti
             };
             let todo = "does the daemon run there (systemctl status makuo), with the same group, \
                         port and group key? `makuo members` lists the hosts that are alive";
-            Some(Finding::new(Check::Hosts, Verdict::Fail, what).todo(todo))
+            Some(Finding::new(Check::Hosts, Severity::Fail, what).todo(todo))
         }
         (None, Some(silence)) => {
-            let finding = Finding::new(Check::Hosts, Verdict::Fail, silence.error.clone());
+            let finding = Finding::new(Check::Hosts, Severity::Fail, silence.error.clone());
             Some(finding.todo(silence.hint.clone()))
         }
         _ if answers > 0 => {
-            let measured = match result.hosts.len() < result.heard.len() && target.host.is_none() {
+            let measured = match result.hosts.len() < result.heard.len() && only.is_none() {
                 true => format!(", of which {} are measured", result.hosts.len()),
                 false => String::new(),
             };
             let answers = words::plural_count(answers as u64, "host answers", "hosts answer");
             let what = format!("{answers}{measured}");
-            Some(Finding::new(Check::Hosts, Verdict::Ok, what))
+            Some(Finding::new(Check::Hosts, Severity::Ok, what))
         }
         _ => None,
     }
@@ -199,14 +186,14 @@ fn scope(network: &NetworkConfig) -> Option<Finding> {
     }
 
     Some(match network.ttl_remark() {
-        Some(remark) => Finding::new(Check::Scope, Verdict::Warn, remark)
+        Some(remark) => Finding::new(Check::Scope, Severity::Warn, remark)
             .todo("leave ttl at 1 within one network, or take a group that routers forward"),
         None => {
             let what = match network.ttl {
                 1 => "ttl is 1: datagrams to the group stay in this network".to_string(),
                 ttl => format!("ttl is {ttl}: routers with multicast routing pass the group on"),
             };
-            Finding::new(Check::Scope, Verdict::Ok, what)
+            Finding::new(Check::Scope, Severity::Ok, what)
         }
     })
 }

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use super::CheckupTarget;
 use super::prober::Prober;
+use super::target::CheckupTarget;
 use crate::Result;
 use crate::proto::Dest;
 
 /// Time to listen: longer than the interval of the beacons of a small fleet, so that hosts are
 /// found which hear no question.
-const LISTEN_TIME: Duration = Duration::from_millis(2_700);
+const LISTEN_TIME: Duration = Duration::from_millis(3_400);
 /// Interval of questions.
 const ROUND_INTERVAL: Duration = Duration::from_millis(250);
 /// Rounds after which a question goes to the group again.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::CheckupTarget;
+use super::target::CheckupTarget;
 use crate::doctor::{ClockOffset, HostFacts, PathSizes, Tally};
 use crate::id::{HostName, InstanceId, NamedHost};
 use crate::wire::message::Hello;
@@ -119,6 +119,11 @@ impl FoundHosts {
         target.host.is_some() && self.all.iter().any(|h| is_wanted(h, target) && is_told(h))
     }
 
+    /// Returns whether a wanted host was heard.
+    pub(super) fn has_any_of(&self, target: &CheckupTarget) -> bool {
+        self.all.iter().any(|host| is_wanted(host, target))
+    }
+
     /// Keeps the wanted hosts, sorted by name: as many as are measured.
     pub(super) fn keep_measured(&mut self, target: &CheckupTarget) {
         self.is_closed = true;
@@ -127,6 +132,7 @@ impl FoundHosts {
             let key = |host: &FoundHost| (host.facts.host.clone(), host.facts.address);
             key(a).cmp(&key(b))
         });
+
         for same in self
             .all
             .chunk_by_mut(|a, b| a.facts.host.name == b.facts.host.name)

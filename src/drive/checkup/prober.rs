@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::CheckupResult;
 use super::found::FoundHosts;
+use super::result::CheckupResult;
 use super::trains::poll_train;
 use crate::Result;
 use crate::doctor::{ClockOffset, LinkFacts, NetworkFacts};
@@ -68,6 +68,7 @@ impl Prober {
         let clock = Clock::start();
         let endpoint = GroupEndpoint::new(network)?;
         let control = Control::new(endpoint.instance(), endpoint.datagram(), endpoint.room());
+
         Ok(Self {
             endpoint,
             clock,
@@ -293,6 +294,7 @@ impl Prober {
             strangers: merged_strangers(self.plain.into_iter(), endpoint),
             silence: heard.is_empty().then(|| silence(endpoint)),
             heard,
+            tried: Vec::new(),
             hosts: self.hosts.into_facts(),
         }
     }
