@@ -148,8 +148,7 @@ fn hosts(only: Option<&str>, result: &CheckupResult, answers: usize) -> Option<F
     match (only, &result.silence) {
         (Some(host), _) if result.hosts.is_empty() => {
             let host = printable(host.as_bytes());
-            let tried: BTreeSet<String> =
-                target.addresses.iter().map(SocketAddr::to_string).collect();
+            let tried: BTreeSet<String> = result.tried.iter().map(SocketAddr::to_string).collect();
             let tried: Vec<String> = tried.into_iter().collect();
             let what = match tried.is_empty() {
                 true => format!("{host} does not answer to the group, and its name has no address"),
