@@ -26,6 +26,7 @@
 //! | [`net`] | multicast sockets, interfaces, batches |
 //! | [`store`] | the client of repositories: buckets, web servers, directories |
 //! | [`outcome`] | results of sessions and surveys as plain data, and the exit code |
+//! | [`doctor`] | verdicts of the search for the cause of a trouble; pure |
 //! | [`drive`] | the only place where proto meets net, tree and the clock |
 //! | [`report`] | results for people and for scripts |
 //! | [`watch`] | the live mode: a release for each quiet batch of changes of a source |
@@ -112,6 +113,8 @@ pub mod net;
 pub mod store;
 
 pub mod outcome;
+
+pub mod doctor;
 
 pub mod drive;
 

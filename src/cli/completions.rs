@@ -76,6 +76,9 @@ _makuo_live() {
     esac
     if [[ $cur != -* && $prev == "$command" ]]; then
         case $command in
+            doctor)
+                COMPREPLY=($(compgen -W "$(makuo complete hosts 2>/dev/null)" -- "$cur"))
+                return ;;
             rollback|log|status)
                 COMPREPLY=($(compgen -W "$(makuo complete trees 2>/dev/null)" -- "$cur"))
                 return ;;

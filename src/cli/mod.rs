@@ -11,6 +11,7 @@ mod demo;
 mod deploy;
 mod deploy_turn;
 mod diff;
+mod doctor;
 mod init;
 mod kept;
 mod keygen;
@@ -122,6 +123,7 @@ fn dispatch(cli: &Cli, settings: Settings, report: &mut Report) -> Result<u8> {
         }
         Sync(args) => send::run(&args.adhoc, (true, None), config, report),
         Check(args) => check::run(args, report),
+        Doctor(args) => doctor::run(args, config, report),
         Init(args) => init::run(args, config, settings, report),
         Keygen(args) => keygen::run(args, settings, report),
         Daemon(args) => daemon::run(args, config, report),

@@ -120,7 +120,7 @@ pub(super) fn log_start(setup: &DaemonSetup, host: &LocalHost, network_links: &G
         n => tracing::info!("datagrams are sealed; group keys: {n}"),
     }
 
-    if let Some(advice) = crate::drive::host::advice(links.recv_buffer()) {
+    if let Some(advice) = crate::doctor::buffer::advice(links.recv_buffer()) {
         tracing::warn!("the receive buffer is small, which slows transfers down: {advice}");
     }
 }

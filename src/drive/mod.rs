@@ -11,12 +11,14 @@
 //! | [`repository`] | releases published to a store, and taken from there |
 //! | [`kept`] | entries and files of a kept release, and the differences of two |
 //! | [`survey`] | questions to all hosts, without a session |
+//! | [`checkup`] | measurements of hosts and of the paths to them |
 //! | [`drift`] | a host's list of differences |
 //! | [`clock`], [`log_limit`], `unproven` | time, the rate limit of log lines, unproven beacons |
 //! | `rate_window` | the measured rate of a transfer |
 
 pub mod adhoc;
 pub mod catch_up;
+pub mod checkup;
 pub mod clock;
 pub mod deploy;
 pub mod drift;

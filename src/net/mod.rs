@@ -13,11 +13,13 @@ mod batch;
 mod changes;
 mod explain;
 mod interface;
+mod kernel;
 mod link;
 mod link_config;
 mod links;
 pub mod peer_lookup;
 mod poll;
+mod querier;
 mod socket;
 mod sys;
 mod unicast;
@@ -28,10 +30,15 @@ pub use batch::{
 };
 pub use changes::InterfaceChanges;
 pub use interface::{Interface, LinkUse, choose, list};
+pub use kernel::{
+    filters_return_path, is_wireless, memberships, recv_buffer_limit, send_buffer_limit,
+};
 pub use link::Link;
 pub use link_config::{DEFAULT_RECV_BUFFER, LinkConfig};
 pub use links::LinkSet;
 pub use poll::{Interest, Poller, Readiness, Waker, sharpen_timers};
+pub use querier::wait_for_querier;
+pub use socket::is_port_taken;
 pub use unicast::{UnicastInterface, choose_unicast};
 
 use std::fmt;

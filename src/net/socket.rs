@@ -15,7 +15,7 @@
 //! [`Link::drops`](super::Link::drops) subtracts them.)
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use nix::sys::socket::{setsockopt, sockopt};
 use quinn_udp::{UdpSockRef, UdpSocketState};
@@ -121,6 +121,19 @@ fn set_multicast(config: &LinkConfig, socket: &Socket, from: SocketAddr) -> io::
             .and_then(|()| socket.set_multicast_hops_v6(ttl))
             .and_then(|()| socket.set_multicast_loop_v6(true))
     }
+}
+
+/// Returns whether some process of this machine has the UDP port `port` to itself.
+pub fn is_port_taken(port: u16) -> bool {
+    let at = [
+        SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
+        SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
+    ];
+    at.into_iter().any(|address| {
+        let bound = new_socket(address)
+            .and_then(|s| s.bind(&SockAddr::from(address)).map_err(|e| ("bind to", e)));
+        matches!(bound, Err((_, e)) if e.kind() == io::ErrorKind::AddrInUse)
+    })
 }
 
 fn new_socket(address: SocketAddr) -> Result<Socket, OpenFailure> {

@@ -6,10 +6,11 @@
 //! `event` has the events of a session, `session` the results, `state` and `drift` the details of
 //! one host. `member` and `stranger` are the hosts of the network, `fleet` has the releases of
 //! members, and `names` lists hosts and warns of shared names. `progress` is a snapshot of a
-//! session under way.
+//! session under way, `finding` a result of a search for the cause of a trouble.
 
 mod drift;
 mod event;
+mod finding;
 mod fleet;
 mod member;
 mod names;
@@ -20,6 +21,7 @@ mod stranger;
 
 pub use drift::{DriftGroup, DriftKind, DriftLine, ProtectedList};
 pub use event::{Event, HostChange, MadeRelease, Observer, PathDifference, ScanSummary, Silent};
+pub use finding::{Check, Finding, Severity, findings_exit, ordered};
 pub use fleet::{LogRelease, ReleaseLog, Standing, TreeStatus, log_status, standings_status};
 pub use member::{MemberInfo, MemberTree, Silence, Survey};
 pub use names::{named_hosts, shared_names};

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use super::datagram_size::{CONTROL_DATAGRAM, MIN_DATAGRAM, min_datagram};
 use super::{Dest, Transmit};
 use crate::id::InstanceId;
+use crate::wire::count::CountedProbe;
 use crate::wire::datagram::{CONTROL_OVERHEAD, Fragment, Front, write_fragment};
 use crate::wire::message::Probe;
 use crate::wire::{Message, fragment};
@@ -73,17 +74,31 @@ impl Control {
 
     /// Queues a probe: one datagram of `size` bytes, at least [`min_datagram`].
     pub fn probe(&mut self, dest: Dest, size: usize) {
+        self.padded(dest, size, |size, padding| {
+            Message::Probe(Probe { size, padding })
+        });
+    }
+
+    /// Queues the datagram `number` of a counted train: one datagram like that of a probe.
+    pub fn counted(&mut self, dest: Dest, size: usize, (run, train): (u64, u8), number: u32) {
+        self.padded(dest, size, |size, padding| {
+            Message::Counted(CountedProbe {
+                run,
+                train,
+                number,
+                size,
+                padding,
+            })
+        });
+    }
+
+    /// Queues a message with padding as one datagram of `size` bytes.
+    fn padded(&mut self, dest: Dest, size: usize, message: impl Fn(u16, Vec<u8>) -> Message) {
         let Ok(size) = u16::try_from(size.max(min_datagram(self.room))) else {
             return;
         };
 
-        let message = |padding: usize| {
-            Message::Probe(Probe {
-                size,
-                padding: vec![0; padding],
-            })
-        };
-
+        let message = |padding: usize| message(size, vec![0; padding]);
         // From here on, CBOR encodes the length of the padding in the same number of bytes for
         // every size.
         let least = MIN_DATAGRAM / 2;
@@ -186,6 +201,12 @@ mod tests {
     fn a_probe_is_one_datagram_of_just_its_size() {
         let mut control = Control::new(InstanceId(1), 8972, 0);
         let mut out = Vec::new();
+        for (size, number) in [(548, 0), (1472, 300), (8972, 70_000)] {
+            control.counted(Dest::Group, size, (u64::MAX, 9), number);
+            let sent = control.poll(&mut out).map(|transmit| transmit.segment);
+            assert_eq!(sent, Some(size));
+        }
+
         for size in [548, 549, 600, 1232, 1472, 8972] {
             control.probe(Dest::Group, size);
             assert_eq!(

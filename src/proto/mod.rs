@@ -12,7 +12,8 @@
 //! - [`sender`]: announces a release, merges the wants of hosts, sends each block once in
 //!   generations, repairs reported losses, decides once enough hosts are ready, and repeats its
 //!   signed order until each host has answered. [`compression`] chooses the compression level.
-//! - [`queries`]: queries outside of a session that a host answers, and their rate limit.
+//! - [`queries`]: queries outside of a session that a host answers, and [`answer_budget`], their
+//!   rate limit. [`counting`]: probes of a path that a host counts.
 //! - [`receiver`]: joins, explores the missing manifest nodes, compares, fetches, reports ready,
 //!   commits.
 //!
@@ -46,9 +47,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+pub mod answer_budget;
 pub mod bitmap;
 pub mod compression;
 pub mod control;
+pub mod counting;
 pub mod datagram_size;
 pub mod duplicates;
 pub mod freshness;

@@ -5,9 +5,9 @@
 //! built elsewhere.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::net::SocketAddr;
 
+use super::answer_budget::AnswerBudget;
 use super::slot_interval;
 use crate::units::Moment;
 use crate::wire::query::Query;
@@ -18,8 +18,6 @@ const MAX_QUERIES_PER_ADDRESS: u32 = 8;
 const MAX_QUERIES_PER_HOST: u32 = 32;
 /// Bound on queries that wait for an answer.
 const MAX_PENDING: usize = 64;
-/// Time over which answers are counted.
-const RATE_WINDOW: Duration = Duration::from_secs(1);
 
 /// A query that waits for its answer.
 #[derive(Debug)]
@@ -33,9 +31,7 @@ struct PendingQuery {
 #[derive(Debug)]
 pub struct QueryQueue {
     pending: VecDeque<PendingQuery>,
-    /// Answers to each address since `since`; at most [`MAX_QUERIES_PER_HOST`] entries.
-    answered: Vec<(IpAddr, u32)>,
-    since: Moment,
+    budget: AnswerBudget,
     rng: fastrand::Rng,
 }
 
@@ -45,8 +41,7 @@ impl QueryQueue {
         let rng = fastrand::Rng::with_seed(seed);
         Self {
             pending: VecDeque::new(),
-            answered: Vec::new(),
-            since: now,
+            budget: AnswerBudget::new(now, MAX_QUERIES_PER_ADDRESS, MAX_QUERIES_PER_HOST),
             rng,
         }
     }
@@ -58,31 +53,12 @@ impl QueryQueue {
             .pending
             .iter()
             .any(|other| other.from == from && other.ask.number == ask.number);
-        if known || self.pending.len() >= MAX_PENDING || !self.may_answer(now, from.ip()) {
+        if known || self.pending.len() >= MAX_PENDING || !self.budget.take(now, from.ip()) {
             return;
         }
 
         let due = now + slot_interval(hosts).mul_f64(self.rng.f64());
         self.pending.push_back(PendingQuery { due, from, ask });
-    }
-
-    fn may_answer(&mut self, now: Moment, who: IpAddr) -> bool {
-        if now.since(self.since) >= RATE_WINDOW {
-            self.since = now;
-            self.answered.clear();
-        }
-
-        if self.answered.iter().map(|(_, n)| n).sum::<u32>() >= MAX_QUERIES_PER_HOST {
-            return false;
-        }
-
-        match self.answered.iter_mut().find(|(ip, _)| *ip == who) {
-            Some((_, count)) if *count >= MAX_QUERIES_PER_ADDRESS => return false,
-            Some((_, count)) => *count += 1,
-            None => self.answered.push((who, 1)),
-        }
-
-        true
     }
 
     /// Returns a query with a due answer.
@@ -99,7 +75,10 @@ impl QueryQueue {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::proto::answer_budget::RATE_WINDOW;
 
     const START: Moment = Moment(1_000_000_000);
 
@@ -108,6 +87,7 @@ mod tests {
             number,
             tree: None,
             serial: None,
+            machine: None,
         }
     }
 
@@ -182,6 +162,5 @@ mod tests {
             queue.handle(now, from(n as u8), ask(n), 20_000);
         }
         assert!(queue.pending.len() <= MAX_PENDING);
-        assert!(queue.answered.len() <= MAX_QUERIES_PER_HOST as usize + 1);
     }
 }

@@ -80,6 +80,16 @@ impl HumanReport {
         self.verbosity >= Verbosity::Verbose
     }
 
+    /// Returns whether only results are wanted.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.verbosity == Verbosity::Quiet
+    }
+
+    /// Painter of standard output.
+    pub(super) fn painter(&self) -> Painter {
+        self.out_paint
+    }
+
     /// Shows the current step.
     pub fn start(&mut self, what: &str) {
         let what = words::safe(what);

@@ -6,6 +6,7 @@
 //! nothing else: the deploy continues.
 
 mod display;
+mod findings;
 mod fleet;
 pub mod human;
 pub mod json;

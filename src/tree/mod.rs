@@ -35,6 +35,7 @@ pub use commit::run::CommitReport;
 pub use fs::owners::{HostNames, Rights};
 pub use fs::root::{FileId, Root, open_file_at};
 pub use fs::stat::{FileStat, Version};
+pub use fs::volume::Volume;
 pub use fs::{mounts, sys, user_lookup};
 pub use history::kept_releases::KeptRelease;
 pub use history::retention::{Arriving, Lacking, Merged, NextRelease, Unmerged};

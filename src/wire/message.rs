@@ -23,6 +23,7 @@ pub use super::session::{
 };
 
 use super::caps::within;
+use super::count::{CountRequest, CountedProbe, ProbeCounts};
 use super::query::{Query, QueryAnswer, ReleaseBytes};
 use super::relay::RelayTargets;
 use crate::id::{HostName, Nonce, SessionId, TreeName};
@@ -91,6 +92,15 @@ pub enum Message {
     /// The sender tells a host whom to pass data on to.
     #[n(18)]
     Targets(#[n(0)] RelayTargets),
+    /// A datagram that hosts count.
+    #[n(19)]
+    Counted(#[n(0)] CountedProbe),
+    /// Asks for the counts of a train.
+    #[n(20)]
+    CountAsk(#[n(0)] CountRequest),
+    /// A host's answer with its counts.
+    #[n(21)]
+    Counts(#[n(0)] ProbeCounts),
 }
 
 impl Message {
@@ -124,6 +134,7 @@ impl Message {
             Message::Header(release) => within(release.fits(), "too long a header or signature"),
             Message::DriftPart(part) => part.check(),
             Message::Targets(targets) => targets.check(),
+            Message::CountAsk(ask) => ask.check(),
             _ => Ok(()),
         }
     }

@@ -7,6 +7,7 @@
 use minicbor::{Decode, Encode};
 
 use super::caps::{MAX_MESSAGE_TREES, MAX_TEXT, clean_text, within};
+use super::machine::MachineReport;
 use super::order::{MAX_SIGNATURE_FIELD, Tombstone};
 use crate::block::BlockHash;
 use crate::id::{HostName, Labels, Serial, TreeName};
@@ -39,6 +40,9 @@ pub struct Query {
     /// Release of that tree whose header and signature are wanted.
     #[n(2)]
     pub serial: Option<Serial>,
+    /// Whether the machine of the host is wanted as well.
+    #[n(3)]
+    pub machine: Option<bool>,
 }
 
 /// Contents of a host.
@@ -59,6 +63,9 @@ pub struct QueryAnswer {
     /// Labels of the host, if it has any.
     #[n(4)]
     pub labels: Option<Labels>,
+    /// The host's machine, if the query asks for it; an older makuo does not tell.
+    #[n(5)]
+    pub machine: Option<MachineReport>,
 }
 
 /// Contents of one tree on a host. It stays one flat struct, because every field is a position of
@@ -313,7 +320,7 @@ impl QueryAnswer {
         )?;
 
         self.trees.iter_mut().for_each(TreeReport::clean);
-        Ok(())
+        self.machine.as_mut().map_or(Ok(()), MachineReport::check)
     }
 }
 

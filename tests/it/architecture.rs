@@ -21,6 +21,7 @@ const FLOORS: &[&[&str]] = &[
     &["metrics"],
     &["net", "store"],
     &["outcome"],
+    &["doctor"],
     &["drive"],
     &["report"],
     &["watch"],

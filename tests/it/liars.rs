@@ -106,6 +106,7 @@ impl Lie {
             trees: vec![tree],
             release: None,
             labels: None,
+            machine: None,
         }))
     }
 }

@@ -23,6 +23,7 @@ mod console;
 mod demo;
 mod dependencies;
 mod differential;
+mod doctor;
 mod everyday;
 mod figures;
 mod fleet;

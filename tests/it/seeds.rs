@@ -27,6 +27,7 @@ use makuo::repository::record::ReleaseRecord;
 use makuo::tree::index::{IndexEntry, IndexWriter, Origin};
 use makuo::tree::{CommitMark, DirStep, FORWARD, Journal, Mark, Root, StateDir, Step, Version};
 use makuo::units::{Moment, WallTime};
+use makuo::wire::count::{CountRequest, CountedProbe, ProbeCounts};
 use makuo::wire::datagram::{
     Fragment, write_fragment, write_peer, write_relayed_symbol, write_symbol,
 };
@@ -561,6 +562,32 @@ fn messages() -> Vec<Message> {
             }
             .into_tagged(),
         ),
+        Message::Counted(CountedProbe {
+            run: 1,
+            train: 2,
+            number: 300,
+            size: 600,
+            padding: vec![0; 9],
+        }),
+        Message::CountAsk(CountRequest {
+            run: 1,
+            train: 2,
+            number: 3,
+            host: Some(InstanceId(4)),
+            by_group: true,
+            padding: vec![0; 64],
+        }),
+        Message::Counts(ProbeCounts {
+            run: 1,
+            train: 2,
+            number: 3,
+            by_group: true,
+            arrived: 300,
+            repeated: 1,
+            late: 2,
+            largest: 1452,
+            dropped: 5,
+        }),
     ]
 }
 

@@ -525,6 +525,7 @@ fn word(n: u64) -> Message {
             number: n,
             tree: None,
             serial: None,
+            machine: None,
         }),
     }
 }

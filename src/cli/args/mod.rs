@@ -4,6 +4,7 @@
 //! arguments into options.
 
 mod adhoc;
+mod doctor;
 mod kept;
 mod release;
 mod repo;
@@ -19,6 +20,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 use crate::report::{ColorChoice, Settings, Verbosity};
 
 pub use adhoc::{AdhocArgs, SendArgs, SyncArgs};
+pub use doctor::DoctorArgs;
 pub use kept::{KeptArgs, PinArgs, ShowArgs};
 pub use release::{DeployArgs, DiffArgs, RollbackArgs, WatchArgs};
 pub use repo::{
@@ -146,6 +148,9 @@ pub enum CliCommand {
     Sync(SyncArgs),
     /// Report errors in a spec or a configuration, or explain it
     Check(CheckArgs),
+    /// Find out why a deploy does not reach the hosts: interface, multicast, firewalls, MTU, loss,
+    /// buffers, clocks, keys, disks
+    Doctor(DoctorArgs),
     /// Create the keys of a group and one file for all of its hosts; unpack that file on a host
     Init(InitArgs),
     /// Create a deploy key in OpenSSH's format, and a group key

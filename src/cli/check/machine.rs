@@ -15,7 +15,7 @@ use crate::units::{printable, printable_path};
 use crate::{Error, Result};
 
 /// Goes through the start of a daemon with the configuration `config`, which stands in `file`.
-pub(super) fn check(file: &Path, config: &HostConfig) -> Preflight {
+pub(in crate::cli) fn check(file: &Path, config: &HostConfig) -> Preflight {
     let mut preflight = Preflight::run(config);
     preflight.require(HostConfig::load(file));
     network::preflight(config, &mut preflight);

@@ -6,6 +6,7 @@ mod machine;
 use std::os::unix::ffi::OsStrExt;
 
 use ignore::WalkBuilder;
+pub(super) use machine::check as on_this_machine;
 use serde::Serialize;
 
 use super::args::CheckArgs;

@@ -5,7 +5,7 @@
 //! answer. A host is forgotten after [`FORGOTTEN_AFTER`], or with its line. Only work is lost with the file:
 //! the next deploy begins a new one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -26,6 +26,8 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(30 * 86_400);
 const MAX_LAST_HOSTS: usize = 10_000;
 /// Largest file in bytes.
 const MAX_LAST_HOSTS_BYTES: u64 = 2 << 20;
+/// Largest number of trees whose hosts are read together.
+const MAX_REMEMBERED_TREES: usize = 1_000;
 /// Largest number of hosts named in a message.
 const MAX_NAMED: usize = 8;
 
@@ -56,13 +58,8 @@ impl LastHosts {
             return Self::default();
         };
 
-        let mut groups: Vec<String> = keys.iter().map(GroupKey::id).collect();
-        if groups.is_empty() {
-            groups.push(PLAIN_GROUP.to_string());
-        }
-
         // After a change of the group key, the hosts of the old key's file are the same.
-        let paths: Vec<PathBuf> = groups
+        let paths: Vec<PathBuf> = groups(keys)
             .iter()
             .map(|group| dir.join(group).join(tree.as_str()))
             .collect();
@@ -153,6 +150,37 @@ impl LastHosts {
     }
 }
 
+/// All hosts of earlier deploys of any tree from here, in a group with `keys`, as of `now`.
+pub fn remembered_hosts(
+    cache: Option<&Path>,
+    keys: &[GroupKey],
+    now: WallTime,
+) -> BTreeSet<HostName> {
+    let mut all = BTreeSet::new();
+    let Some(dir) = cache.map(|cache| cache.join(LAST_HOSTS_DIR)) else {
+        return all;
+    };
+
+    for group in groups(keys) {
+        let trees = std::fs::read_dir(dir.join(group)).into_iter().flatten();
+        for tree in trees.flatten().take(MAX_REMEMBERED_TREES) {
+            if let Ok(Some(text)) = read(&tree.path()) {
+                all.extend(parse(&text, now).into_keys());
+            }
+        }
+    }
+
+    all
+}
+
+/// Names of the directories of a group with `keys`.
+fn groups(keys: &[GroupKey]) -> Vec<String> {
+    match keys {
+        [] => vec![PLAIN_GROUP.to_string()],
+        keys => keys.iter().map(GroupKey::id).collect(),
+    }
+}
+
 /// Reads the lines of hosts that are not forgotten at `now`; other lines are skipped.
 fn parse(text: &str, now: WallTime) -> BTreeMap<HostName, LastAnswer> {
     let oldest = now.0.saturating_sub_unsigned(FORGOTTEN_AFTER.as_secs());
@@ -225,6 +253,22 @@ mod tests {
         let path = again.path.clone().expect("a file");
         std::fs::write(path, "web1 1800000000\n").expect("writable");
         assert_eq!(load(dir.path(), NOW).matching(&[]), names(&["web1"]));
+    }
+
+    #[test]
+    fn hosts_of_all_trees_of_a_group_are_remembered_together() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for (tree, host) in [("www", "web1"), ("db", "db1")] {
+            let tree = TreeName::new(tree).expect("legal");
+            let hosts = LastHosts::load(Some(dir.path()), &[], &tree, NOW);
+            hosts.keep(names(&[host]).iter(), NOW).expect("writable");
+        }
+
+        let known = |cache, keys: &[GroupKey]| remembered_hosts(cache, keys, NOW);
+        let both: BTreeSet<HostName> = names(&["web1", "db1"]).into_iter().collect();
+        assert_eq!(known(Some(dir.path()), &[]), both);
+        let other = GroupKey::random().expect("random");
+        assert!(known(Some(dir.path()), &[other]).is_empty() && known(None, &[]).is_empty());
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub mod source;
 mod start;
 mod worker;
 
+pub use last_hosts::remembered_hosts;
 pub use options::{DeployOptions, Interrupt, ReleaseConditions, ReleaseKeys};
 pub use origin::{Granted, Prepare, ReleaseOrigin};
 pub use publisher::{CommittedRelease, Publisher};

@@ -5,7 +5,7 @@
 //! staged, `switch` from there on; `staging` is the content between them, with `readback` for
 //! present blocks. `managed` is a tree with the host's own rules, and a `repository_notice` its
 //! trouble with a repository, an `observation` its state for metrics. `own_scan` and `drift_check`
-//! compare a tree with its release.
+//! compare a tree with its release. `machine_report` describes the machine to a query.
 
 mod admission;
 mod authorize;
@@ -17,6 +17,7 @@ mod failures;
 mod granted;
 mod handle;
 mod hooks;
+mod machine_report;
 mod managed;
 mod observation;
 mod offer;
@@ -50,6 +51,5 @@ pub use own_key::OwnKey;
 pub use repository_notice::{RepositoryFault, RepositoryNotice};
 pub use rules::TreeRules;
 pub use run::HostLoop;
-pub use rx_drops::advice;
 pub use shared::LocalHost;
 pub use trees::Trees;

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver as Inbox, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 
+use super::machine_report::link_reports;
 use super::query_reader::{QueryReader, QueryTask, TreeQuery};
 use super::shared::LocalHost;
 use super::staleness;
 use crate::error::{Error, Kind, Result};
 use crate::id::{HostName, Serial, TreeName};
-use crate::net::Waker;
+use crate::net::{LinkSet, Waker};
 use crate::proto::receiver::{HostNotice, Receiver};
 use crate::units::Moment;
 use crate::wire::HostStage;
@@ -122,7 +123,7 @@ impl QueryAnswers {
     }
 
     /// Queues new queries and sends finished answers.
-    pub(super) fn work(&mut self, now: Moment, machine: &mut Receiver) {
+    pub(super) fn work(&mut self, now: Moment, machine: &mut Receiver, links: &LinkSet) {
         if self.look <= now && self.queue(QueryTask::Look(now)) {
             self.look = now + staleness::AGE_CHECK_INTERVAL;
         }
@@ -132,6 +133,10 @@ impl QueryAnswers {
                 from,
                 at: now,
                 trees: self.known(now, machine, &ask),
+                links: match ask.machine {
+                    Some(true) => link_reports(links),
+                    Some(false) | None => Vec::new(),
+                },
                 ask,
             };
             // The thread is behind: drop the query.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver as Inbox, Sender as Outbox};
 
+use super::machine_report::machine_report;
 use super::shared::LocalHost;
 use super::staleness::{self, StaleWarnings};
 use super::tree_report::tree_report;
@@ -11,6 +12,7 @@ use crate::drive::clock;
 use crate::id::{HostName, Serial, TreeName};
 use crate::net::Waker;
 use crate::units::Moment;
+use crate::wire::machine::LinkReport;
 use crate::wire::query::{Query, QueryAnswer, ReleaseBytes, TreeActivity, TreeReport, Trouble};
 
 /// Work for the thread.
@@ -28,6 +30,7 @@ pub(super) struct TreeQuery {
     pub(super) at: Moment,
     pub(super) ask: Query,
     pub(super) trees: Vec<(TreeName, Option<TreeActivity>, Option<Trouble>)>,
+    pub(super) links: Vec<LinkReport>,
 }
 
 /// Reads answers from disk.
@@ -73,7 +76,9 @@ impl QueryReader {
     }
 
     fn answer(&self, question: TreeQuery) -> QueryAnswer {
-        let TreeQuery { ask, trees, .. } = question;
+        let TreeQuery {
+            ask, trees, links, ..
+        } = question;
         let release = ask
             .tree
             .as_ref()
@@ -98,6 +103,7 @@ impl QueryReader {
             trees: trees.collect(),
             release,
             labels: Some(self.host.labels()).filter(|labels| !labels.is_empty()),
+            machine: (ask.machine == Some(true)).then(|| machine_report(&self.host, links)),
         }
     }
 

@@ -147,7 +147,8 @@ impl HostLoop {
             }
 
             self.run_timers(now);
-            self.answers.work(now, &mut self.machine);
+            let links = self.endpoint.links();
+            self.answers.work(now, &mut self.machine, links);
             self.drain();
 
             self.wait()?;

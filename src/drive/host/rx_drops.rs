@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-use crate::net::{DEFAULT_RECV_BUFFER, LinkSet};
-use crate::units::{ByteSize, Moment};
+use crate::doctor::buffer::advice;
+use crate::net::LinkSet;
+use crate::units::Moment;
 
 /// Shortest interval between readings of the kernel's counter.
 const POLL_INTERVAL_MIN: Duration = Duration::from_millis(20);
@@ -69,28 +70,13 @@ impl ReceiveDrops {
     }
 }
 
-/// Advice on a receive buffer of `granted` bytes; `None` for about the requested size.
-pub fn advice(granted: usize) -> Option<String> {
-    (granted < DEFAULT_RECV_BUFFER / 2).then(|| {
-        let granted = ByteSize(granted as u64);
-        let asked = ByteSize(DEFAULT_RECV_BUFFER as u64);
-        format!(
-            "the kernel grants {granted} of {asked}; raise it: sysctl -w \
-            net.core.rmem_max={DEFAULT_RECV_BUFFER}, \
-             then restart makuo"
-        )
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::net::{Family, Link, LinkConfig, SendOutcome, choose};
 
     #[test]
-    fn a_tiny_buffer_is_advised_about_and_its_losses_are_counted() {
-        assert_eq!(advice(DEFAULT_RECV_BUFFER), None);
-        assert!(advice(212_992).is_some_and(|text| text.contains("net.core.rmem_max=16777216")));
+    fn losses_of_a_tiny_buffer_are_counted() {
         let Ok(lo) = choose(Some("lo"), Family::V4) else {
             return eprintln!("skipped: no loopback interface");
         };

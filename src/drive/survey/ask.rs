@@ -43,6 +43,7 @@ pub fn ask(
         number: clock::seed(),
         tree: tree.cloned(),
         serial,
+        machine: None,
     };
 
     let (query, endpoint) = probe::run(network, longest, |began| FleetQuery::new(began, ask))?;

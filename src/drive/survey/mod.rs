@@ -18,6 +18,7 @@ pub use ask::ask;
 pub use members::members;
 pub use releases::{KeptHeader, log, log_of, release};
 pub use standings::{standings, status};
+pub use strangers::merged_strangers;
 
 #[cfg(test)]
 mod tests;

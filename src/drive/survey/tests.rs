@@ -51,6 +51,7 @@ fn host_answer(name: &str, running: u64, kept: &[u64], answers: bool) -> HostAns
         trees: vec![report],
         release: None,
         labels: None,
+        machine: None,
     };
 
     let address = SocketAddr::from(([10, 0, 0, 1], 5000));

@@ -19,6 +19,7 @@ use super::setup::{HostSetup, SessionHost};
 use super::targets::MatcherBudget;
 use crate::id::{InstanceId, Labels, SessionId, TreeName};
 use crate::proto::control::Control;
+use crate::proto::counting::ProbeCounter;
 use crate::proto::members::{Presence, Table};
 use crate::proto::queries::QueryQueue;
 use crate::proto::{Dest, Transmit};
@@ -37,6 +38,7 @@ pub struct Receiver {
     control: Control,
     presence: Presence,
     queries: QueryQueue,
+    counter: ProbeCounter,
     reassembly: Reassembly,
     sessions: Sessions,
     releases: FleetReleases,
@@ -83,6 +85,7 @@ impl Receiver {
             control,
             presence,
             queries: QueryQueue::new(now, seed ^ 2),
+            counter: ProbeCounter::new(now, seed ^ 3),
             reassembly: Reassembly::default(),
             sessions: Sessions::default(),
             releases: FleetReleases::new(now, trees, seed),
@@ -272,6 +275,12 @@ impl Receiver {
                 let hosts = self.presence.table().len() as u32;
                 self.queries.handle(now, from, ask, hosts);
             }
+            Message::Counted(probe) => self.counter.on_probe(front.source, &probe),
+            Message::CountAsk(ask) => {
+                let own = (self.instance(), self.presence.table().len() as u32);
+                let asker = (front.source, from);
+                self.counter.on_request(now, asker, &ask, own);
+            }
             Message::Pull(pull) => {
                 let idle = |tree: &_| self.sessions.is_idle(tree);
                 if let Some(header) = self.releases.on_pull(now, from, pull, idle) {
@@ -311,6 +320,8 @@ impl Receiver {
     /// Runs all timers that are due.
     pub fn handle_timeout(&mut self, now: Moment) {
         self.presence.handle_timeout(now, &mut self.control);
+        self.counter
+            .handle_timeout(now, self.dropped, &mut self.control);
         self.check_members(now);
 
         for session in self.sessions.iter_mut() {
@@ -327,7 +338,11 @@ impl Receiver {
             .iter()
             .map(|s| s.timeout(now, self.host.patience));
 
-        let own = [self.releases.timeout(), self.queries.timeout()];
+        let own = [
+            self.releases.timeout(),
+            self.queries.timeout(),
+            self.counter.timeout(),
+        ];
 
         sessions
             .chain(own.into_iter().flatten())

@@ -19,4 +19,5 @@ pub(crate) mod stat;
 pub(crate) mod symlinks;
 pub mod sys;
 pub mod user_lookup;
+pub mod volume;
 pub(crate) mod xattrs;

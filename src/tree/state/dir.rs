@@ -21,6 +21,7 @@ use crate::tree::fs::dir::{
     c_name, is_overlay, names, open_dir, open_for_writing, private_dir, private_dir_at, sync_dir,
 };
 use crate::tree::fs::root::{FileId, Root};
+use crate::tree::fs::volume::Volume;
 
 /// Attempts at the lock, and the pause between them.
 const LOCK_TRIES: usize = 20;
@@ -143,6 +144,11 @@ impl StateDir {
     /// Returns whether state and tree are on an overlay filesystem.
     pub(crate) fn is_overlay(&self) -> bool {
         self.is_overlay
+    }
+
+    /// The filesystem of the tree and its state.
+    pub fn volume(&self) -> io::Result<Volume> {
+        Volume::of(&self.stage)
     }
 
     /// Warning about the place of the state, for the operator.

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::Message;
+use super::super::machine::*;
 use super::*;
 
 fn release(serial: u64) -> ReleaseReport {
@@ -28,6 +29,7 @@ fn tell(trees: Vec<TreeReport>, release: Option<ReleaseBytes>) -> Message {
         trees,
         release,
         labels: Some(Labels::parse_known("zone=a")),
+        machine: None,
     })
 }
 
@@ -99,7 +101,8 @@ proptest! {
         serial in proptest::option::of(any::<u64>()),
     ) {
         let tree = named.then(|| TreeName::new("www").expect("legal"));
-        let ask = Message::Query(Query { number, tree, serial: serial.map(Serial) });
+        let (serial, machine) = (serial.map(Serial), named.then_some(true));
+        let ask = Message::Query(Query { number, tree, serial, machine });
         prop_assert_eq!(Message::decode(&ask.encode()), Ok(ask));
     }
 
@@ -173,4 +176,98 @@ fn what_a_host_says_cannot_drive_a_terminal() {
     );
 
     assert_eq!(tree.releases[0].key.as_deref(), Some("\\u{7}"));
+}
+
+fn machine(text: &str, links: usize, trees: usize) -> MachineReport {
+    let link = LinkReport {
+        interface: text.to_string(),
+        mtu: 1500,
+        recv_buffer: 16 << 20,
+        port: 5001,
+        multicast: true,
+    };
+    let place = TreePlace {
+        tree: TreeName::new("www").expect("legal"),
+        warning: Some(text.to_string()),
+        filesystem: text.to_string(),
+        free: 1,
+        size: 2,
+        free_inodes: None,
+        read_only: false,
+    };
+
+    MachineReport {
+        clock: 1,
+        links: vec![link; links],
+        recv_limit: Some(212_992),
+        keys: 1,
+        trees: vec![place; trees],
+    }
+}
+
+fn told(machine: MachineReport) -> Result<MachineReport, String> {
+    let answer = Message::Answer(QueryAnswer {
+        number: 9,
+        host: HostName::new("web1").expect("legal"),
+        trees: Vec::new(),
+        release: None,
+        machine: Some(machine),
+    });
+    match Message::decode(&answer.encode())? {
+        Message::Answer(answer) => answer.machine.ok_or_else(|| "no machine".to_string()),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+#[test]
+fn a_machine_comes_back_within_its_caps_and_with_printable_names() {
+    let whole = machine("eth0", MAX_REPORT_LINKS, MAX_REPORT_TREES);
+    assert_eq!(told(whole.clone()), Ok(whole));
+    assert!(told(machine("eth0", MAX_REPORT_LINKS + 1, 1)).is_err());
+    assert!(told(machine("eth0", 1, MAX_REPORT_TREES + 1)).is_err());
+
+    let evil = told(machine(&"\x1b".repeat(5_000), 1, 1)).expect("decodes");
+    let shown = [
+        &evil.links[0].interface,
+        &evil.trees[0].filesystem,
+        evil.trees[0].warning.as_ref().expect("kept"),
+    ];
+    for text in shown {
+        let is_short = text.len() <= MAX_REPORT_WARNING * "\\u{1b}".len();
+        assert!(is_short && !text.contains('\x1b'), "{text}");
+    }
+}
+
+/// Answers of a makuo that does not know machines.
+#[derive(Debug, PartialEq, Decode)]
+struct EarlierQuery {
+    #[n(0)]
+    number: u64,
+    #[n(1)]
+    tree: Option<TreeName>,
+    #[n(2)]
+    serial: Option<Serial>,
+}
+
+#[test]
+fn an_older_makuo_reads_a_question_about_the_machine() {
+    #[derive(Debug, PartialEq, Decode)]
+    enum Earlier {
+        #[n(14)]
+        Query(#[n(0)] EarlierQuery),
+    }
+
+    let ask = Message::Query(Query {
+        number: 7,
+        tree: None,
+        serial: None,
+        machine: Some(true),
+    });
+    let earlier = EarlierQuery {
+        number: 7,
+        tree: None,
+        serial: None,
+    };
+    let read = minicbor::decode::<Earlier>(&ask.encode()).ok();
+    assert_eq!(read, Some(Earlier::Query(earlier)));
 }
