@@ -261,7 +261,7 @@ mod tests {
         for (tree, host) in [("www", "web1"), ("db", "db1")] {
             let tree = TreeName::new(tree).expect("legal");
             let hosts = LastHosts::load(Some(dir.path()), &[], &tree, NOW);
-            hosts.keep(names(&[host]).iter(), NOW).expect("writable");
+            hosts.keep(plain(&names(&[host])), NOW).expect("writable");
         }
 
         let known = |cache, keys: &[GroupKey]| remembered_hosts(cache, keys, NOW);

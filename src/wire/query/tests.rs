@@ -211,6 +211,7 @@ fn told(machine: MachineReport) -> Result<MachineReport, String> {
         host: HostName::new("web1").expect("legal"),
         trees: Vec::new(),
         release: None,
+        labels: None,
         machine: Some(machine),
     });
     match Message::decode(&answer.encode())? {
