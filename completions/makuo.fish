@@ -35,12 +35,15 @@ complete -c makuo -n "__fish_makuo_needs_command" -s h -l help -d 'Print help (s
 complete -c makuo -n "__fish_makuo_needs_command" -s V -l version -d 'Print version'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "deploy" -d 'Put the spec\'s release on every target host'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "watch" -d 'The live mode: deploy, then release each quiet batch of changes'
-complete -c makuo -n "__fish_makuo_needs_command" -f -a "diff" -d 'Audit drift: list differences between each host\'s tree and the spec\'s source'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "diff" -d 'Audit drift: list differences between each host\'s tree and the spec\'s source; or compare two releases'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "rollback" -d 'Return every host to an earlier release'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "publish" -d 'Sign a release of the spec\'s source and store it in a repository, for hosts to take later'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "pull" -d 'Take the newest release of a tree from a repository, without a daemon'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "repo" -d 'Look after a repository: list, check, delete what nobody needs, copy'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "log" -d 'List the fleet\'s releases: serial, time, key, files, bytes, and the hosts that run or keep them'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "show" -d 'Show a release: who made it, its message and entries; or print one of its files'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "pin" -d 'Keep a release on this host, whatever comes later'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "unpin" -d 'End the pin of a release'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "status" -d 'List the hosts with their release, state and last error'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "members" -d 'List the hosts alive now: name, address, version, trees'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "send" -d 'Ad hoc: send files of this host\'s tree to the same place on the others, through the local daemon'
@@ -53,10 +56,13 @@ complete -c makuo -n "__fish_makuo_needs_command" -f -a "demo" -d 'Run three hos
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "completions" -d 'Print a completion script'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "man" -d 'Write the man pages into a directory'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s m -l message -d 'What the release changes, in one line, for `makuo log`; signed with it' -r
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l cosign -d 'Key that signs the release as well, for hosts with require_signatures (repeatable)' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l allow-deletes -d 'Allow this many deletions on a host, for this release alone, in place of the spec\'s limit. A host\'s own max_delete holds all the same' -r
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l wait -d 'Wait this long for another deploy of the tree to end, instead of being refused at once' -r
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l to -d 'Publish the release to this repository as well, once the hosts have it: for hosts that come later' -r -f
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l ca-file -d 'Certificates in PEM form to trust for --to besides the system\'s' -r -F
-complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s t -l target -d 'Only hosts with a name that matches this glob (repeatable)' -r
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s t -l target -d 'Only hosts with a name that matches this glob, or a label such as zone=a (repeatable)' -r
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s k -l key -d 'Signing key: an OpenSSH file, or a .pub with its private half in the agent [default: the spec\'s, $MAKUO_KEY, ~/.config/makuo/deploy.key]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l rate -d 'Rate limit, such as 500Mbit or 60MB' -r
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l expect -d 'Fail unless N target hosts answer; known: all targets of earlier deploys from here' -r
@@ -87,7 +93,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s h -l help -d 'Pri
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -l pause-file -d 'While this file exists, collect changes without deploying' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -l settle -d 'Complete a batch after this long without changes' -r
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -l max-delay -d 'Complete a batch this long after its first change; files still being written wait for a later one' -r
-complete -c makuo -n "__fish_makuo_using_subcommand watch" -s t -l target -d 'Only hosts with a name that matches this glob (repeatable)' -r
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -s t -l target -d 'Only hosts with a name that matches this glob, or a label such as zone=a (repeatable)' -r
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -s k -l key -d 'Signing key: an OpenSSH file, or a .pub with its private half in the agent [default: the spec\'s, $MAKUO_KEY, ~/.config/makuo/deploy.key]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -l rate -d 'Rate limit, such as 500Mbit or 60MB' -r
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -l expect -d 'Fail unless N target hosts answer; known: all targets of earlier deploys from here' -r
@@ -114,7 +120,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand watch" -l json -d 'Print one
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -s v -l verbose -d 'Log more; twice for debugging'
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -s q -l quiet -d 'Print results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c makuo -n "__fish_makuo_using_subcommand diff" -s t -l target -d 'Only hosts with a name that matches this glob (repeatable)' -r
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -s t -l target -d 'Only hosts with a name that matches this glob, or a label such as zone=a (repeatable)' -r
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -s k -l key -d 'Signing key: an OpenSSH file, or a .pub with its private half in the agent [default: the spec\'s, $MAKUO_KEY, ~/.config/makuo/deploy.key]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l rate -d 'Rate limit, such as 500Mbit or 60MB' -r
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l expect -d 'Fail unless N target hosts answer; known: all targets of earlier deploys from here' -r
@@ -125,6 +131,8 @@ complete -c makuo -n "__fish_makuo_using_subcommand diff" -l group -d 'Multicast
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l port -d 'UDP port [default: 5000]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l ttl -d 'TTL of datagrams: 1 for this link only, one more for each router, with a --group that routers forward, such as 239.255.0.108 [default: 1]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l group-key -d 'Group key: seals datagrams, and only datagrams sealed with it are accepted. Repeat during a change of keys: seal with the first, open with any' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -l from -d 'Repository to read releases from [default: the state of this host]' -r -f
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -l ca-file -d 'Certificates in PEM form to trust for --from besides the system\'s' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
 always\t'Always'
 never\t'Never'"
@@ -140,7 +148,9 @@ complete -c makuo -n "__fish_makuo_using_subcommand diff" -s v -l verbose -d 'Lo
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -s q -l quiet -d 'Print results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l to -d 'Release to return to [default: the newest earlier one that all hosts with the present one had]' -r -f
-complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s t -l target -d 'Only hosts with a name that matches this glob (repeatable)' -r
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s m -l message -d 'What the release changes, in one line, for `makuo log`; signed with it' -r
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l cosign -d 'Key that signs the release as well, for hosts with require_signatures (repeatable)' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s t -l target -d 'Only hosts with a name that matches this glob, or a label such as zone=a (repeatable)' -r
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s k -l key -d 'Signing key: an OpenSSH file, or a .pub with its private half in the agent [default: $MAKUO_KEY, ~/.config/makuo/deploy.key]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l authorized-keys -d 'Keys whose releases may be signed again, beside the signing key\'s own [default: the configuration\'s]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l rate -d 'Rate limit, such as 500Mbit or 60MB' -r
@@ -168,6 +178,8 @@ complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s h -l help -d 'P
 complete -c makuo -n "__fish_makuo_using_subcommand publish" -l to -d 'Repository' -r -f
 complete -c makuo -n "__fish_makuo_using_subcommand publish" -s k -l key -d 'Signing key: an OpenSSH file, or a .pub with its private half in the agent [default: the spec\'s, $MAKUO_KEY, ~/.config/makuo/deploy.key]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand publish" -l authorized-keys -d 'Keys whose releases this one may follow, beside the signing key\'s own [default: the configuration\'s]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand publish" -s m -l message -d 'What the release changes, in one line, for `makuo log`; signed with it' -r
+complete -c makuo -n "__fish_makuo_using_subcommand publish" -l cosign -d 'Key that signs the release as well, for hosts with require_signatures (repeatable)' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand publish" -l keep -d 'Number of releases that the repository keeps [default: as before, at least 3]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand publish" -l valid-for -d 'Hosts take nothing from the repository when this time is over, unless the head is signed again: somebody may withhold releases. `off` is for ever [default: as before]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand publish" -l ca-file -d 'Certificates in PEM form to trust besides the system\'s' -r -F
@@ -278,6 +290,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcom
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from renew" -s q -l quiet -d 'Print results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from renew" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from rollback" -l to -d 'Release to return to [default: the newest one before with other content]' -r -f
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from rollback" -s m -l message -d 'What the release changes, in one line, for `makuo log`; signed with it' -r
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from rollback" -l keep -d 'Number of releases that the repository keeps [default: as before, at least 3]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from rollback" -s k -l key -d 'Key to sign with: an OpenSSH file, or a .pub with its private half in the agent [default: $MAKUO_KEY, ~/.config/makuo/deploy.key]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from rollback" -l authorized-keys -d 'Keys whose heads and releases may be signed again, beside the signing key\'s own [default: the configuration\'s]' -r -F
@@ -308,6 +321,42 @@ complete -c makuo -n "__fish_makuo_using_subcommand log" -l json -d 'Print one J
 complete -c makuo -n "__fish_makuo_using_subcommand log" -s v -l verbose -d 'Log more; twice for debugging'
 complete -c makuo -n "__fish_makuo_using_subcommand log" -s q -l quiet -d 'Print results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand log" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c makuo -n "__fish_makuo_using_subcommand show" -l from -d 'Repository to read releases from [default: the state of this host]' -r -f
+complete -c makuo -n "__fish_makuo_using_subcommand show" -l ca-file -d 'Certificates in PEM form to trust for --from besides the system\'s' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand show" -l wait -d 'Time to wait for answers' -r
+complete -c makuo -n "__fish_makuo_using_subcommand show" -l interface -d 'Interface to use, by name or address; several with commas or by repetition' -r
+complete -c makuo -n "__fish_makuo_using_subcommand show" -l peers -d 'Hosts to start from where multicast does not reach, with a port if it is not 5001; they name the others' -r
+complete -c makuo -n "__fish_makuo_using_subcommand show" -l group -d 'Multicast group [default: 224.0.0.108]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand show" -l port -d 'UDP port [default: 5000]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand show" -l ttl -d 'TTL of datagrams: 1 for this link only, one more for each router, with a --group that routers forward, such as 239.255.0.108 [default: 1]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand show" -l group-key -d 'Group key: seals datagrams, and only datagrams sealed with it are accepted. Repeat during a change of keys: seal with the first, open with any' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand show" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
+always\t'Always'
+never\t'Never'"
+complete -c makuo -n "__fish_makuo_using_subcommand show" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand show" -l paths -d 'List the entries, as -v does'
+complete -c makuo -n "__fish_makuo_using_subcommand show" -l no-multicast -d 'Send and receive no multicast: all hosts are found from those of --peers'
+complete -c makuo -n "__fish_makuo_using_subcommand show" -l plain -d 'Go without a group key: anybody on the network can read traffic, and lie about hosts'
+complete -c makuo -n "__fish_makuo_using_subcommand show" -l json -d 'Print one JSON object a line; the last is the result'
+complete -c makuo -n "__fish_makuo_using_subcommand show" -s v -l verbose -d 'Log more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand show" -s q -l quiet -d 'Print results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand show" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c makuo -n "__fish_makuo_using_subcommand pin" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
+always\t'Always'
+never\t'Never'"
+complete -c makuo -n "__fish_makuo_using_subcommand pin" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand pin" -l json -d 'Print one JSON object a line; the last is the result'
+complete -c makuo -n "__fish_makuo_using_subcommand pin" -s v -l verbose -d 'Log more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand pin" -s q -l quiet -d 'Print results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand pin" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c makuo -n "__fish_makuo_using_subcommand unpin" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
+always\t'Always'
+never\t'Never'"
+complete -c makuo -n "__fish_makuo_using_subcommand unpin" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand unpin" -l json -d 'Print one JSON object a line; the last is the result'
+complete -c makuo -n "__fish_makuo_using_subcommand unpin" -s v -l verbose -d 'Log more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand unpin" -s q -l quiet -d 'Print results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand unpin" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c makuo -n "__fish_makuo_using_subcommand status" -l wait -d 'Time to wait for answers' -r
 complete -c makuo -n "__fish_makuo_using_subcommand status" -l interface -d 'Interface to use, by name or address; several with commas or by repetition' -r
 complete -c makuo -n "__fish_makuo_using_subcommand status" -l peers -d 'Hosts to start from where multicast does not reach, with a port if it is not 5001; they name the others' -r
@@ -344,7 +393,9 @@ complete -c makuo -n "__fish_makuo_using_subcommand members" -l json -d 'Print o
 complete -c makuo -n "__fish_makuo_using_subcommand members" -s v -l verbose -d 'Log more; twice for debugging'
 complete -c makuo -n "__fish_makuo_using_subcommand members" -s q -l quiet -d 'Print results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand members" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c makuo -n "__fish_makuo_using_subcommand send" -s t -l target -d 'Only hosts with a name that matches this glob (repeatable)' -r
+complete -c makuo -n "__fish_makuo_using_subcommand send" -l to -d 'Put the path at another place in the tree, on every host, this one among them; into a directory if PATH ends with a slash' -r -f
+complete -c makuo -n "__fish_makuo_using_subcommand send" -s t -l target -d 'Only hosts with a name that matches this glob, or a label such as zone=a (repeatable)' -r
+complete -c makuo -n "__fish_makuo_using_subcommand send" -s m -l message -d 'What the release changes, in one line, for `makuo log`; signed with it' -r
 complete -c makuo -n "__fish_makuo_using_subcommand send" -l tree -d 'Tree, if this host has several and no path selects one' -r
 complete -c makuo -n "__fish_makuo_using_subcommand send" -l exclude -d 'Exclude paths that match this line in .gitignore syntax (repeatable)' -r
 complete -c makuo -n "__fish_makuo_using_subcommand send" -l max-delete -d 'Largest number of deletions on one host [default: 50% of a whole tree, no limit for paths]' -r
@@ -361,7 +412,8 @@ complete -c makuo -n "__fish_makuo_using_subcommand send" -l json -d 'Print one 
 complete -c makuo -n "__fish_makuo_using_subcommand send" -s v -l verbose -d 'Log more; twice for debugging'
 complete -c makuo -n "__fish_makuo_using_subcommand send" -s q -l quiet -d 'Print results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand send" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c makuo -n "__fish_makuo_using_subcommand sync" -s t -l target -d 'Only hosts with a name that matches this glob (repeatable)' -r
+complete -c makuo -n "__fish_makuo_using_subcommand sync" -s t -l target -d 'Only hosts with a name that matches this glob, or a label such as zone=a (repeatable)' -r
+complete -c makuo -n "__fish_makuo_using_subcommand sync" -s m -l message -d 'What the release changes, in one line, for `makuo log`; signed with it' -r
 complete -c makuo -n "__fish_makuo_using_subcommand sync" -l tree -d 'Tree, if this host has several and no path selects one' -r
 complete -c makuo -n "__fish_makuo_using_subcommand sync" -l exclude -d 'Exclude paths that match this line in .gitignore syntax (repeatable)' -r
 complete -c makuo -n "__fish_makuo_using_subcommand sync" -l max-delete -d 'Largest number of deletions on one host [default: 50% of a whole tree, no limit for paths]' -r
@@ -462,26 +514,29 @@ complete -c makuo -n "__fish_makuo_using_subcommand man" -l json -d 'Print one J
 complete -c makuo -n "__fish_makuo_using_subcommand man" -s v -l verbose -d 'Log more; twice for debugging'
 complete -c makuo -n "__fish_makuo_using_subcommand man" -s q -l quiet -d 'Print results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand man" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log status members send sync check init keygen daemon demo completions man help" -f -a "deploy" -d 'Put the spec\'s release on every target host'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log status members send sync check init keygen daemon demo completions man help" -f -a "watch" -d 'The live mode: deploy, then release each quiet batch of changes'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log status members send sync check init keygen daemon demo completions man help" -f -a "diff" -d 'Audit drift: list differences between each host\'s tree and the spec\'s source'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log status members send sync check init keygen daemon demo completions man help" -f -a "rollback" -d 'Return every host to an earlier release'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log status members send sync check init keygen daemon demo completions man help" -f -a "publish" -d 'Sign a release of the spec\'s source and store it in a repository, for hosts to take later'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log status members send sync check init keygen daemon demo completions man help" -f -a "pull" -d 'Take the newest release of a tree from a repository, without a daemon'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log status members send sync check init keygen daemon demo completions man help" -f -a "repo" -d 'Look after a repository: list, check, delete what nobody needs, copy'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log status members send sync check init keygen daemon demo completions man help" -f -a "log" -d 'List the fleet\'s releases: serial, time, key, files, bytes, and the hosts that run or keep them'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log status members send sync check init keygen daemon demo completions man help" -f -a "status" -d 'List the hosts with their release, state and last error'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log status members send sync check init keygen daemon demo completions man help" -f -a "members" -d 'List the hosts alive now: name, address, version, trees'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log status members send sync check init keygen daemon demo completions man help" -f -a "send" -d 'Ad hoc: send files of this host\'s tree to the same place on the others, through the local daemon'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log status members send sync check init keygen daemon demo completions man help" -f -a "sync" -d 'Like send, and delete extra files under the paths on the others'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log status members send sync check init keygen daemon demo completions man help" -f -a "check" -d 'Report errors in a spec or a configuration, or explain it'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log status members send sync check init keygen daemon demo completions man help" -f -a "init" -d 'Create the keys of a group and one file for all of its hosts; unpack that file on a host'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log status members send sync check init keygen daemon demo completions man help" -f -a "keygen" -d 'Create a deploy key in OpenSSH\'s format, and a group key'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log status members send sync check init keygen daemon demo completions man help" -f -a "daemon" -d 'The host\'s service: receive releases; runs in the foreground'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log status members send sync check init keygen daemon demo completions man help" -f -a "demo" -d 'Run three hosts on this machine\'s loopback with one real deploy, and suggest next steps'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log status members send sync check init keygen daemon demo completions man help" -f -a "completions" -d 'Print a completion script'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log status members send sync check init keygen daemon demo completions man help" -f -a "man" -d 'Write the man pages into a directory'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log status members send sync check init keygen daemon demo completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check init keygen daemon demo completions man help" -f -a "deploy" -d 'Put the spec\'s release on every target host'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check init keygen daemon demo completions man help" -f -a "watch" -d 'The live mode: deploy, then release each quiet batch of changes'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check init keygen daemon demo completions man help" -f -a "diff" -d 'Audit drift: list differences between each host\'s tree and the spec\'s source; or compare two releases'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check init keygen daemon demo completions man help" -f -a "rollback" -d 'Return every host to an earlier release'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check init keygen daemon demo completions man help" -f -a "publish" -d 'Sign a release of the spec\'s source and store it in a repository, for hosts to take later'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check init keygen daemon demo completions man help" -f -a "pull" -d 'Take the newest release of a tree from a repository, without a daemon'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check init keygen daemon demo completions man help" -f -a "repo" -d 'Look after a repository: list, check, delete what nobody needs, copy'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check init keygen daemon demo completions man help" -f -a "log" -d 'List the fleet\'s releases: serial, time, key, files, bytes, and the hosts that run or keep them'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check init keygen daemon demo completions man help" -f -a "show" -d 'Show a release: who made it, its message and entries; or print one of its files'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check init keygen daemon demo completions man help" -f -a "pin" -d 'Keep a release on this host, whatever comes later'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check init keygen daemon demo completions man help" -f -a "unpin" -d 'End the pin of a release'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check init keygen daemon demo completions man help" -f -a "status" -d 'List the hosts with their release, state and last error'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check init keygen daemon demo completions man help" -f -a "members" -d 'List the hosts alive now: name, address, version, trees'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check init keygen daemon demo completions man help" -f -a "send" -d 'Ad hoc: send files of this host\'s tree to the same place on the others, through the local daemon'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check init keygen daemon demo completions man help" -f -a "sync" -d 'Like send, and delete extra files under the paths on the others'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check init keygen daemon demo completions man help" -f -a "check" -d 'Report errors in a spec or a configuration, or explain it'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check init keygen daemon demo completions man help" -f -a "init" -d 'Create the keys of a group and one file for all of its hosts; unpack that file on a host'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check init keygen daemon demo completions man help" -f -a "keygen" -d 'Create a deploy key in OpenSSH\'s format, and a group key'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check init keygen daemon demo completions man help" -f -a "daemon" -d 'The host\'s service: receive releases; runs in the foreground'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check init keygen daemon demo completions man help" -f -a "demo" -d 'Run three hosts on this machine\'s loopback with one real deploy, and suggest next steps'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check init keygen daemon demo completions man help" -f -a "completions" -d 'Print a completion script'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check init keygen daemon demo completions man help" -f -a "man" -d 'Write the man pages into a directory'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check init keygen daemon demo completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c makuo -n "__fish_makuo_using_subcommand help; and __fish_seen_subcommand_from repo" -f -a "list" -d 'List the trees and their releases'
 complete -c makuo -n "__fish_makuo_using_subcommand help; and __fish_seen_subcommand_from repo" -f -a "check" -d 'Hash every byte, and follow every release'
 complete -c makuo -n "__fish_makuo_using_subcommand help; and __fish_seen_subcommand_from repo" -f -a "gc" -d 'Delete what no release refers to any more'
