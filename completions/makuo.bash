@@ -3478,7 +3478,7 @@ _makuo_live() {
     esac
     if [[ $cur != -* && $prev == "$command" ]]; then
         case $command in
-            rollback|log|status)
+            rollback|log|status|show)
                 COMPREPLY=($(compgen -W "$(makuo complete trees 2>/dev/null)" -- "$cur"))
                 return ;;
             deploy|diff|check|publish)
