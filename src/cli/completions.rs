@@ -79,7 +79,7 @@ _makuo_live() {
             doctor)
                 COMPREPLY=($(compgen -W "$(makuo complete hosts 2>/dev/null)" -- "$cur"))
                 return ;;
-            rollback|log|status)
+            rollback|log|status|show)
                 COMPREPLY=($(compgen -W "$(makuo complete trees 2>/dev/null)" -- "$cur"))
                 return ;;
             deploy|diff|check|publish)

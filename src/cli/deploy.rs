@@ -244,7 +244,7 @@ fn run_until(
     engine: DeployOptions,
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
-    let turn = DeployTurn::new(options);
+    let turn = DeployTurn::new(&options.network, &options.spec.tree, options.wait);
     loop {
         turn.wait(interrupt, observer)?;
         let links = network::open(&options.network)?;

@@ -2,36 +2,39 @@
 
 use std::time::Duration;
 
-use super::deploy::SessionOptions;
 use super::network;
 use crate::Result;
+use crate::config::NetworkConfig;
 use crate::drive::clock::Clock;
 use crate::drive::deploy::Interrupt;
 use crate::drive::survey;
+use crate::id::TreeName;
 use crate::outcome::{Event, ExitStatus, HostState, Observer, Outcome, Standing};
 use crate::proto::receiver::is_busy;
 use crate::report::words;
 use crate::units::{Moment, shown_duration};
 
 /// Longest time for hosts to tell what they do.
-const QUERY_TIMEOUT: Duration = Duration::from_secs(1);
+const TURN_QUERY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause between two questions.
-const POLL_INTERVAL: Duration = Duration::from_millis(500);
+const TURN_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The wait of one deploy for its turn.
 pub(super) struct DeployTurn<'a> {
-    options: &'a SessionOptions,
+    network: &'a NetworkConfig,
+    tree: &'a TreeName,
     clock: Clock,
     end: Moment,
 }
 
 impl<'a> DeployTurn<'a> {
-    /// A wait that begins now.
-    pub(super) fn new(options: &'a SessionOptions) -> Self {
+    /// A wait for `tree` that begins now and takes `wait` at most.
+    pub(super) fn new(network: &'a NetworkConfig, tree: &'a TreeName, wait: Duration) -> Self {
         let clock = Clock::start();
         Self {
-            options,
-            end: clock.now() + options.wait,
+            network,
+            tree,
+            end: clock.now() + wait,
             clock,
         }
     }
@@ -40,9 +43,8 @@ impl<'a> DeployTurn<'a> {
     pub(super) fn wait(&self, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<()> {
         let mut is_told = false;
         while self.clock.now() < self.end && !interrupt.is_asked() {
-            let links = network::open(&self.options.network)?;
-            let tree = &self.options.spec.tree;
-            let standings = survey::status(links, Some(tree), QUERY_TIMEOUT)?.found;
+            let links = network::open(self.network)?;
+            let standings = survey::status(links, Some(self.tree), TURN_QUERY_TIMEOUT)?.found;
             let Some(other) = standings.iter().find_map(work_of) else {
                 return Ok(());
             };
@@ -52,7 +54,7 @@ impl<'a> DeployTurn<'a> {
                 observer.event(&Event::Note(format!("{other}: waiting for up to {left}")));
                 is_told = true;
             }
-            std::thread::sleep(POLL_INTERVAL);
+            std::thread::sleep(TURN_POLL_INTERVAL);
         }
 
         Ok(())
@@ -86,7 +88,7 @@ fn work_of(standing: &Standing) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{HostName, TreeName};
+    use crate::id::HostName;
     use crate::outcome::{HostResult, Purpose};
 
     #[test]

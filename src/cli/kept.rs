@@ -51,8 +51,8 @@ impl KeptPlace {
         let tree = &wanted.tree;
         let elsewhere = || {
             Error::refused(format!("this machine does not keep {wanted}")).hint(format!(
-                "run this on a host that keeps it, by root or the daemon's user (`makuo log {tree}` \
-                 lists them), or name a repository with --from"
+                "run this on a host that keeps it, by root or the daemon's user, or name a \
+                 repository with --from; `makuo log {tree}` lists the hosts"
             ))
         };
         let found = self.open(wanted)?.ok_or_else(elsewhere)?;

@@ -42,6 +42,7 @@ impl ReleaseFacts {
     pub(super) fn of(content: &KeptContent, key: Option<&PublicKey>) -> Self {
         let release = content.release();
         let header = release.header();
+
         Self {
             tree: header.tree.to_string(),
             serial: header.serial.0,
@@ -64,6 +65,7 @@ impl ReleaseFacts {
     /// Facts of a release of `tree` by the hosts that keep it.
     pub(super) fn told(tree: &TreeName, release: &LogRelease) -> Self {
         let names = |hosts: &[NamedHost]| hosts.iter().map(ToString::to_string).collect();
+
         Self {
             tree: tree.to_string(),
             serial: release.serial.0,

@@ -141,7 +141,7 @@ impl AuthorizedKeys {
         }
 
         Err(Denied {
-            key: *key,
+            key: Box::new(*key),
             tree: tree.clone(),
             role,
             reason,

@@ -27,7 +27,7 @@ pub enum DenialReason {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denied {
     /// The signing key.
-    pub key: PublicKey,
+    pub key: Box<PublicKey>,
     /// The tree.
     pub tree: TreeName,
     /// The requested role.

@@ -145,8 +145,8 @@ impl PublicKey {
         self.untouched
     }
 
-    /// Returns whether an order with a signature by this key is about a release by `other`: the same
-    /// key, and touched if that one was.
+    /// Returns whether an order with a signature by this key is for a release by `other`: it is the
+    /// same key, and touched if that one was.
     pub fn orders_for(&self, other: &Self) -> bool {
         self == other && (!self.untouched || other.untouched)
     }

@@ -40,7 +40,7 @@ impl FamilyKind {
 }
 
 /// Names and values of labels.
-type Labels<'a> = &'a [(&'a str, &'a str)];
+type SampleLabels<'a> = &'a [(&'a str, &'a str)];
 
 /// Text under construction. Writing to a `String` cannot fail.
 #[derive(Debug, Default)]
@@ -76,13 +76,17 @@ pub struct FamilyWriter<'a> {
 
 impl FamilyWriter<'_> {
     /// Writes a sample.
-    pub fn sample(&mut self, labels: Labels<'_>, value: u64) -> &mut Self {
+    pub fn sample(&mut self, labels: SampleLabels<'_>, value: u64) -> &mut Self {
         self.line("", labels, &[], &value.to_string());
         self
     }
 
     /// Writes the samples of a histogram.
-    pub fn histogram(&mut self, labels: Labels<'_>, histogram: &DurationHistogram) -> &mut Self {
+    pub fn histogram(
+        &mut self,
+        labels: SampleLabels<'_>,
+        histogram: &DurationHistogram,
+    ) -> &mut Self {
         let (buckets, all, sum) = histogram.read();
         for (bound, count) in buckets {
             let bound = bound.to_string();
@@ -95,7 +99,13 @@ impl FamilyWriter<'_> {
         self
     }
 
-    fn line(&mut self, suffix: &str, labels: Labels<'_>, more: Labels<'_>, value: &str) {
+    fn line(
+        &mut self,
+        suffix: &str,
+        labels: SampleLabels<'_>,
+        more: SampleLabels<'_>,
+        value: &str,
+    ) {
         self.out.push_str(self.name);
         self.out.push_str(suffix);
         let mut open = '{';

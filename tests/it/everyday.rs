@@ -121,6 +121,13 @@ fn released() -> Option<Lab> {
         let _ = std::fs::remove_file(lab.site().join(format!("only{}", n - 1)));
         lab.deploy(&["-m", &format!("the release {n}")]).exits(0);
     }
+
+    // The host tidies up once the session is closed.
+    until("two kept releases", || {
+        let log = lab.makuo(&["log", "--json", "www"]).exits(0);
+        let file = lab.makuo(&["show", "-c", &config(&lab, "web1"), "www@2:page"]);
+        of(&log.events(), "release").len() == 2 && file.code == 0
+    });
     Some(lab)
 }
 
@@ -191,10 +198,10 @@ fn kept_releases_are_shown_and_compared_and_give_their_files() {
 
 #[test]
 fn a_repository_shows_its_releases_as_a_host_does() {
-    let Some(lab) = Lab::loopback_idle() else {
+    let Some(mut lab) = Lab::loopback_idle() else {
         return;
     };
-    let mut lab = lab;
+    std::fs::create_dir(lab.path("repo")).expect("new");
     let url = format!("file://{}", lab.path("repo").display());
     for n in 1..=2 {
         let content = format!("release {n}\n").repeat(200_000);
@@ -236,6 +243,10 @@ fn a_pin_keeps_a_release_and_is_shown() {
         lab.deploy(&[]).exits(0);
     }
 
+    until("the end of the unpinned releases", || {
+        let log = lab.makuo(&["log", "--json", "www"]).exits(0);
+        of(&log.events(), "release").len() == 3
+    });
     lab.makuo(&["log", "www"])
         .exits(0)
         .says(&["www@2", "pinned on web1"]);

@@ -2,8 +2,8 @@
 //!
 //! **On disk.** `last_hosts/GROUP/TREE` in the cache, GROUP being the name of the group key or
 //! `plain`: a line `NAME SECONDS [LABELS]` for each host, with the time since 1970 of its last
-//! answer. A host is forgotten after [`FORGOTTEN_AFTER`], or with its line. Only work is lost with the file:
-//! the next deploy begins a new one.
+//! answer. A host is forgotten after [`FORGOTTEN_AFTER`], or with its line. Only work is lost with
+//! the file: the next deploy begins a new one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;

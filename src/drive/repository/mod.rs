@@ -3,8 +3,8 @@
 //! The machines of [`crate::repository`] decide, and [`crate::store`] carries out. `requests` joins
 //! the two.
 //!
-//! `publish` signs a release and stores it; `renew` signs only a head, or an earlier release. Both run a `publication`, with its `upload_progress`, and
-//! `head_memory` knows what was there.
+//! `publish` signs a release and stores it; `renew` signs only a head, or an earlier release. Both
+//! run a `publication`, with its `upload_progress`, and `head_memory` knows what was there.
 //!
 //! `find` looks for a newer release than the `known_head` has, and loads its manifest. Then `shelf`
 //! holds the blocks that a thread loads ahead of the session in `take`, for which they are a
