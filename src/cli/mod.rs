@@ -5,6 +5,7 @@
 
 pub mod args;
 mod check;
+mod commit;
 mod completions;
 mod daemon;
 mod demo;
@@ -100,6 +101,8 @@ fn dispatch(cli: &Cli, settings: Settings, report: &mut Report) -> Result<u8> {
         Deploy(args) => deploy::run(args, config, report),
         Watch(args) => watch::run(args, config, report),
         Diff(args) => diff::run(args, config, report),
+        Commit(args) => commit::commit(args, config, report),
+        Abort(args) => commit::abort(args, config, report),
         Rollback(args) => rollback::run(args, config, report),
         Publish(args) => publish::run(args, config, report),
         Pull(args) => pull::run(args, config, report),

@@ -9,7 +9,7 @@ use crate::manifest::ReleaseId;
 use crate::proto::receiver::matches_name;
 use crate::units::{ByteSize, WallTime};
 use crate::wire::message::Tombstone;
-use crate::wire::query::{Drifted, RepositoryTrouble, Stale, TreeActivity, Trouble};
+use crate::wire::query::{Drifted, RepositoryTrouble, StagedReport, Stale, TreeActivity, Trouble};
 
 /// The releases of one tree that the fleet knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -214,4 +214,6 @@ pub struct TreeStatus {
     pub repository: Option<RepositoryTrouble>,
     /// Newest release that this host sent from the tree.
     pub sent: Option<Serial>,
+    /// Release that the host keeps staged.
+    pub staged: Option<StagedReport>,
 }

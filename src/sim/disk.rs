@@ -29,6 +29,8 @@ pub struct SimDisk {
     pub committed: Option<Release>,
     /// The previous release, while a revert is possible.
     before: Option<Option<Release>>,
+    /// The release that stays staged.
+    pub staged: Option<Release>,
     /// Behaviour of the disk and its hooks.
     pub script: DiskScript,
     /// Actions so far.
@@ -171,6 +173,7 @@ impl SimDisk {
                 let holds = order.signature == signature(&order.order);
                 if holds {
                     self.tombstones.push(order.clone());
+                    self.drop_staged();
                 }
                 DiskReply::Buried(order, holds)
             }
@@ -190,6 +193,19 @@ impl SimDisk {
         })
     }
 
+    /// Forgets a staged release that cannot be committed any more.
+    fn drop_staged(&mut self) {
+        let stones = self.stones();
+        let newest = self
+            .committed
+            .as_ref()
+            .map(|release| release.header().serial);
+        self.staged.take_if(|staged| {
+            let is_aborted = stones.iter().any(|stone| stone.release == staged.id());
+            is_aborted || newest >= Some(staged.header().serial)
+        });
+    }
+
     /// Returns whether a release is newer than the one in place.
     fn is_newer(&self, release: &Release) -> bool {
         self.committed
@@ -203,8 +219,14 @@ impl SimDisk {
             return Err("not signed".to_string().into());
         }
 
+        let is_staged = self
+            .staged
+            .as_ref()
+            .is_some_and(|staged| staged.id() == release.id());
         let mut stones = self.stones().into_iter();
-        let refused = if let Some(why) = &self.script.refuse {
+        let refused = if offer.staged && !is_staged {
+            Some("it is not staged here".to_string())
+        } else if let Some(why) = &self.script.refuse {
             Some(why.clone())
         } else if stones.any(|stone| stone.release == release.id()) {
             Some("it was taken back".to_string())
@@ -214,8 +236,10 @@ impl SimDisk {
             None
         };
 
-        self.open
-            .insert(session, OpenSession::new(release, offer.grant.is_some()));
+        self.open.insert(
+            session,
+            OpenSession::new(release, offer.grant.is_some(), offer.staged),
+        );
         refused.map_or(Ok(()), |why| Err(why.into()))
     }
 
@@ -305,7 +329,15 @@ impl SimDisk {
                 self.committed = self.before.take().flatten();
                 Ordered::Reverted("went back".into())
             }
-            OrderKind::Abort | OrderKind::Revert => Ordered::Aborted,
+            OrderKind::Abort | OrderKind::Revert => {
+                let is_it = |staged: &mut Release| staged.id() == order.release;
+                self.staged.take_if(is_it);
+                Ordered::Aborted
+            }
+            OrderKind::Stage => {
+                let replaced = self.staged.replace(open.release.clone());
+                Ordered::Staged(replaced.map(|old| format!("in place of {old}")))
+            }
             OrderKind::Prepare => {
                 self.counts.votes += u32::from(self.script.vote.is_some());
                 match self.script.vote.clone().unwrap_or(Ok(())) {
@@ -315,9 +347,11 @@ impl SimDisk {
             }
             OrderKind::Commit => {
                 self.counts.commits += 1;
+                let serial = open.release.header().serial;
                 self.before = Some(self.committed.replace(open.release.clone()));
+                self.drop_staged();
                 Ordered::Committed {
-                    serial: open.release.header().serial,
+                    serial,
                     checks: self.script.health.is_some(),
                 }
             }

@@ -193,6 +193,7 @@ impl Sending {
             nonce: None,
             targets: None,
             tags: None,
+            keeps: None,
         };
 
         let signature = Some(
@@ -356,6 +357,7 @@ fn announcement(session: SessionId, offer: &SimOffer) -> Announce {
         only: None,
         proves: None,
         after: None,
+        staged: None,
     }
 }
 

@@ -45,6 +45,7 @@ pub use serve::release_nodes::ReleaseNodes;
 pub use serve::scanned_source::{Blocks, Nothing, ScannedSource, SourceError};
 pub use serve::stored_source::{LiveTree, StoredSource};
 pub use stage::{Committed, NotReverted, Stage, Staged};
+pub use state::awaiting::AwaitingRelease;
 pub use state::dir::StateDir;
 pub use state::failures::{FailedRelease, MAX_FAILED_RELEASES};
 pub use state::health::Unhealthy;

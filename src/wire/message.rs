@@ -216,6 +216,7 @@ mod tests {
             nonce: None,
             targets: None,
             tags: None,
+            keeps: None,
         });
 
         let Ok(Message::State(back)) = Message::decode(&state.encode()) else {

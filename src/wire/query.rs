@@ -118,6 +118,26 @@ pub struct TreeReport {
     /// What keeps the tree from following its repository.
     #[n(18)]
     pub repository: Option<RepositoryTrouble>,
+    /// Release that the host keeps staged.
+    #[n(19)]
+    pub staged: Option<StagedReport>,
+}
+
+/// Release that a host keeps staged until it is committed or aborted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct StagedReport {
+    /// Serial of the release.
+    #[n(0)]
+    pub serial: Serial,
+    /// Identity of the release.
+    #[n(1)]
+    pub id: ReleaseId,
+    /// Seconds since it was staged, because clocks differ.
+    #[n(2)]
+    pub age: u64,
+    /// Seconds until it expires, if it does.
+    #[n(3)]
+    pub left: Option<u64>,
 }
 
 /// Trouble with a repository.
@@ -302,6 +322,7 @@ impl TreeReport {
             targets: None,
             parts: None,
             repository: None,
+            staged: None,
         }
     }
 

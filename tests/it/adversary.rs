@@ -100,6 +100,7 @@ fn offer(session: u64, header: Vec<u8>, signature: Vec<u8>) -> Message {
         only: None,
         proves: Some(true),
         after: None,
+        staged: None,
     })
 }
 

@@ -92,6 +92,7 @@ impl Lie {
             shown,
             targets: None,
             parts: None,
+            staged: None,
             repository: None,
         };
 

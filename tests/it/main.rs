@@ -52,6 +52,7 @@ mod sealed;
 mod seeds;
 mod service;
 mod siege;
+mod staged;
 mod status;
 #[cfg(feature = "store")]
 mod stores;

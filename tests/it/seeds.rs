@@ -512,6 +512,7 @@ fn messages() -> Vec<Message> {
             only: None,
             proves: Some(true),
             after: None,
+            staged: None,
         }),
         Message::State(StageReport {
             session: SessionId(1),
@@ -529,6 +530,7 @@ fn messages() -> Vec<Message> {
             nonce: Some(Nonce(9)),
             targets: None,
             tags: None,
+            keeps: None,
         }),
         Message::Want(WantList {
             session: SessionId(1),

@@ -18,7 +18,9 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 use crate::report::{ColorChoice, Settings, Verbosity};
 
 pub use adhoc::{AdhocArgs, SendArgs, SyncArgs};
-pub use release::{DeployArgs, DiffArgs, RollbackArgs, WatchArgs};
+pub use release::{
+    AbortArgs, CommitArgs, DeployArgs, DiffArgs, OrderArgs, ReleaseName, RollbackArgs, WatchArgs,
+};
 pub use repo::{
     HeadSignArgs, RepoAction, RepoArgs, RepoCheckArgs, RepoCopyArgs, RepoGcArgs, RepoListArgs,
     RepoRenewArgs, RepoRollbackArgs, TreeKeysArgs,
@@ -114,6 +116,10 @@ pub enum CliCommand {
     Watch(WatchArgs),
     /// Audit drift: list differences between each host's tree and the spec's source
     Diff(DiffArgs),
+    /// Commit a release that hosts keep staged
+    Commit(CommitArgs),
+    /// Abort a release that hosts keep staged
+    Abort(AbortArgs),
     /// Return every host to an earlier release
     Rollback(RollbackArgs),
     /// Sign a release of the spec's source and store it in a repository, for hosts to take later

@@ -280,6 +280,8 @@ impl AdhocService {
 fn sent_end(outcome: &Outcome) -> SessionEnd {
     match (outcome.exit, outcome.purpose) {
         (ExitStatus::Success, Purpose::Deploy) => SessionEnd::Committed,
+        (ExitStatus::Success, Purpose::Stage) => SessionEnd::Staged,
+        (ExitStatus::Success, Purpose::Abort) => SessionEnd::Aborted,
         (ExitStatus::Success | ExitStatus::Drift, _) => SessionEnd::Compared,
         (ExitStatus::Refused, _) => SessionEnd::Aborted,
         (ExitStatus::Mixed, _) => SessionEnd::Mixed,

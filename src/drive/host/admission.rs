@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 
 use super::authorize::{
     AUDIT_SECONDS, check_allowed, check_catch_up, check_expiry, check_grant, check_key,
-    check_newer, check_session,
+    check_newer, check_session, check_staged,
 };
 use super::managed::ManagedTree;
 use super::offer::Opening;
@@ -202,6 +202,7 @@ fn check(host: &LocalHost, session: SessionId, opening: &Opening) -> Result<Publ
         release,
         signature,
         grant,
+        staged,
         ..
     } = &opening.offer;
 
@@ -211,7 +212,7 @@ fn check(host: &LocalHost, session: SessionId, opening: &Opening) -> Result<Publ
         .map_err(by(Signature))?;
     check_key(host, &key, release, clock::wall_seconds()).map_err(by(Key))?;
     check_expiry(header, clock::wall_seconds()).map_err(by(Time))?;
-    check_session(header, session, grant.is_some()).map_err(by(Order))?;
+    check_session(header, session, grant.is_some() || *staged).map_err(by(Order))?;
 
     // Only authorized keys may cause the work of compiling excludes.
     header.rules.excluded().map_err(by(Comparison))?;
@@ -223,6 +224,12 @@ fn check(host: &LocalHost, session: SessionId, opening: &Opening) -> Result<Publ
             None => format!("there is no tree {} here", header.tree).into(),
         })
         .map_err(by(Tree))?;
+
+    if *staged {
+        check_staged(&managed.tree, release)
+            .map_err(|why| OfferRefusal { why, proven: true })
+            .map_err(by(Serial))?;
+    }
 
     match grant {
         Some(grant) => {

@@ -101,7 +101,15 @@ impl QueryReader {
     }
 
     fn bytes_of(&self, tree: &TreeName, serial: Serial) -> Option<ReleaseBytes> {
-        let stored = match self.host.trees.get(tree)?.tree.release(serial) {
+        let tree_there = &self.host.trees.get(tree)?.tree;
+        // A staged release is the one that a commit asks for.
+        let staged = tree_there.awaiting().ok().flatten();
+        let staged = staged.filter(|found| found.serial() == serial);
+        let stored = match staged {
+            Some(found) => Ok(Some(found.stored)),
+            None => tree_there.release(serial),
+        };
+        let stored = match stored {
             Ok(stored) => stored?,
             Err(e) => {
                 tracing::warn!(

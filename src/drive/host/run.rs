@@ -35,6 +35,8 @@ const ACK_TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_WAITING_PULLS: usize = 128;
 /// Interval at which an ending host checks for orders in progress.
 const END_POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// Interval at which a host looks for staged releases that have expired or were aborted.
+const STAGED_SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// Timeout for a silent sender.
 const SENDER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -55,6 +57,8 @@ pub struct HostLoop {
     drops: ReceiveDrops,
     /// Schedule of drift checks.
     drift_schedule: DriftSchedule,
+    /// Time of the next look for staged releases that are over.
+    sweep_due: Moment,
     /// Channel for pulls of other hosts.
     pulls: Option<SyncSender<(SocketAddr, Pull)>>,
 }
@@ -104,6 +108,7 @@ impl HostLoop {
         }
         let drops = ReceiveDrops::new(clock.now());
         let peer_log = PeerLog::new(clock.now());
+        let began = clock.now();
         let running = Self {
             host,
             endpoint,
@@ -117,6 +122,7 @@ impl HostLoop {
             peer_log,
             drops,
             drift_schedule,
+            sweep_due: began + STAGED_SWEEP_INTERVAL,
             pulls: None,
         };
 
@@ -187,6 +193,11 @@ impl HostLoop {
             self.disk.check_drift(&tree);
         }
 
+        if self.sweep_due <= now {
+            self.sweep_due = now + STAGED_SWEEP_INTERVAL;
+            self.disk.sweep_staged();
+        }
+
         if self.machine.poll_timeout(now) <= now {
             self.machine.handle_timeout(now);
         }
@@ -209,7 +220,7 @@ impl HostLoop {
             .drift_schedule
             .timeout()
             .into_iter()
-            .chain([self.machine.poll_timeout(now)])
+            .chain([self.machine.poll_timeout(now), self.sweep_due])
             .min();
 
         let wait = due.unwrap_or(now).since(now);

@@ -30,6 +30,7 @@ use crate::proto::receiver::{Answer, Ask, Delivery, Ordered, ReasonText};
 use crate::tree::Mark;
 use crate::tree::scan::Scanned;
 use crate::tree::stage::Stage;
+use crate::units::ByteSize;
 use crate::wire::message::DiffSummary;
 
 /// One session's work on one tree.
@@ -93,6 +94,8 @@ impl<'a> TreeSession<'a> {
             Answer::Ordered(Some(Ordered::Vetoed(_) | Ordered::Failed(_) | Ordered::Torn(_))) => {
                 true
             }
+            // The rest of a staged release can be had from others once they have committed it.
+            Answer::Explored(Err(_)) | Answer::Diffed(Err(_)) if offer.staged => false,
             Answer::Diffed(Err(_)) if !is_cut => {
                 let refused = &offer.host.figures.refused;
                 refused.of(RefusalCauseWord::Comparison).add(1);
@@ -166,6 +169,10 @@ impl<'a> TreeSession<'a> {
             .explorer
             .advance(nodes, is_here)
             .map_err(|e| e.to_string())?;
+
+        if self.offer.staged && !missing.is_empty() {
+            return Err(self.not_whole("its list of entries is damaged"));
+        }
 
         // A quick scan needs the complete manifest.
         if !missing.is_empty() && self.scan.is_none() && !self.offer.how.quick {
@@ -257,14 +264,29 @@ impl<'a> TreeSession<'a> {
             plan.wants.iter().cloned().collect()
         } else {
             tree.nodes().sync().map_err(|e| e.with_hint())?;
+            tree.stage_for(&self.offer.release)
+                .map_err(|e| e.with_hint())?;
             let stage = Stage::begin(tree, plan).map_err(|e| e.with_hint())?;
             summary.fetch = stage.plan().summary.fetch_bytes;
+            if self.offer.staged && !stage.wants().is_empty() {
+                let fetch = ByteSize(summary.fetch);
+                return Err(self.not_whole(&format!(
+                    "the tree was changed since, and {fetch} are not here"
+                )));
+            }
+
             let wants: RangeSet = stage.wants().iter().cloned().collect();
             self.staging = Staging::Open(stage);
             wants
         };
 
         Ok((summary, wants, list.into()))
+    }
+
+    /// Reason of a staged release that cannot be committed as it is.
+    fn not_whole(&self, why: &str) -> ReasonText {
+        let release = &self.offer.release;
+        format!("{release} is not whole any more as it was staged here: {why}; deploy again")
     }
 
     /// Result of the scan during the fetch of nodes, or of a new one.

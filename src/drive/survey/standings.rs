@@ -163,6 +163,7 @@ fn status_of(report: &TreeReport) -> TreeStatus {
         drifted: report.drifted,
         repository: report.repository.clone(),
         sent: report.sent,
+        staged: report.staged,
     }
 }
 

@@ -44,6 +44,8 @@ pub struct OfferedRelease {
     pub sender: HostName,
     /// Commit order attached to the offer, for hosts that will get no other.
     pub grant: Option<SignedOrder>,
+    /// True if the offer is only for hosts that keep the release staged.
+    pub staged: bool,
 }
 
 /// Work for an open session.
@@ -181,6 +183,8 @@ pub enum Ordered {
     Stuck(ReasonText),
     /// Aborted as ordered; the tree is unchanged.
     Aborted,
+    /// The release stays staged; the text says what it replaces.
+    Staged(Option<ReasonText>),
     /// The commit failed and was undone.
     Failed(ReasonText),
     /// The commit failed and could not be undone: the tree is part new, part old.

@@ -175,7 +175,7 @@ impl Host {
     pub fn has_answered(&self, order: OrderKind) -> bool {
         let done = match order {
             OrderKind::Prepare => HostStage::Prepared,
-            OrderKind::Commit | OrderKind::Abort => HostStage::Committed,
+            OrderKind::Commit | OrderKind::Abort | OrderKind::Stage => HostStage::Committed,
             OrderKind::Revert => HostStage::Reverted,
         };
         self.is_lost() || self.stage.is_some_and(|stage| stage >= done)
@@ -186,7 +186,7 @@ impl Host {
         let began = match order {
             OrderKind::Prepare => HostStage::Prepared,
             OrderKind::Commit => HostStage::Checking,
-            OrderKind::Abort => HostStage::Committed,
+            OrderKind::Abort | OrderKind::Stage => HostStage::Committed,
             OrderKind::Revert => HostStage::Reverted,
         };
         self.stage.is_some_and(|stage| stage >= began)
@@ -338,6 +338,12 @@ impl Host {
     pub(super) fn give_up(&mut self, text: String) {
         self.contact = Contact::Stuck;
         self.text = Some(text);
+    }
+
+    /// Takes the host for one that refused, for the reason in `text`; returns whether that is new.
+    pub(super) fn refuse(&mut self, text: &str) -> bool {
+        self.text = Some(text.to_string());
+        self.stage.replace(HostStage::Refused) != Some(HostStage::Refused)
     }
 
     /// Excludes the host from the session, for the reason in `text`.

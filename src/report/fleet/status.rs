@@ -27,6 +27,7 @@ pub(in crate::report) fn standings(standings: &[Standing]) -> TextTable {
             Cell::new(standing.named.to_string(), Tint::Strong),
             words::release(&standing.tree, running).into(),
             Cell::new(doing(standing), tint),
+            Cell::new(staged(standing).unwrap_or_default(), Tint::Note),
             Cell::new(missed(standing).unwrap_or_default(), Tint::Warn),
             Cell::new(
                 standing.tombstone.as_ref().map(buried).unwrap_or_default(),
@@ -102,6 +103,20 @@ fn doing(standing: &Standing) -> String {
             format!("{} {release} from {}", words::safe(&work.word), work.sender)
         }
     }
+}
+
+/// Formats "www@14 staged 5 min ago, expires in 2 d".
+fn staged(standing: &Standing) -> Option<String> {
+    let staged = standing.status.as_ref()?.staged?;
+    let release = words::release(&standing.tree, Some(staged.serial));
+    let left = staged
+        .left
+        .map(|left| format!(", expires in {}", words::age(left)));
+    Some(format!(
+        "{release} staged {} ago{}",
+        words::age(staged.age),
+        left.unwrap_or_default()
+    ))
 }
 
 fn stale(standing: &Standing) -> Option<Stale> {
@@ -205,7 +220,12 @@ pub(in crate::report) fn summary(standings: &[Standing]) -> String {
         n => format!(", {n} split by two releases of one number"),
     };
 
-    format!("{all}, {behind}{failed}{buried}{split}{old}{silent}")
+    let staged = match count(standings, |s| staged(s).is_some()) {
+        0 => String::new(),
+        n => format!(", {n} with a staged release"),
+    };
+
+    format!("{all}, {behind}{failed}{buried}{split}{old}{staged}{silent}")
 }
 
 /// Counts hosts; two hosts of the same name are two.
@@ -259,6 +279,15 @@ pub(in crate::report) struct StandingLine<'a> {
     error_age: Option<u64>,
     repository_error: Option<&'a str>,
     repository_error_age: Option<u64>,
+    staged: Option<StagedLine>,
+}
+
+/// Release that the host keeps staged; times in seconds.
+#[derive(Serialize)]
+struct StagedLine {
+    serial: u64,
+    age: u64,
+    expires_in: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -323,6 +352,11 @@ impl<'a> StandingLine<'a> {
             error_age: trouble.map(|t| t.age),
             repository_error: repository.map(|t| t.text.as_str()),
             repository_error_age: repository.map(|t| t.age),
+            staged: status.and_then(|t| t.staged).map(|staged| StagedLine {
+                serial: staged.serial.0,
+                age: staged.age,
+                expires_in: staged.left,
+            }),
         }
     }
 }

@@ -82,6 +82,7 @@ fn fleet() -> Vec<Standing> {
         stale: None,
         drifted: None,
         repository: None,
+        staged: None,
         sent: None,
     };
 

@@ -1,6 +1,7 @@
 //! A tree with its state: both directories, opened and locked, and the small files that record the
 //! tree's releases.
 
+pub(crate) mod awaiting;
 pub(crate) mod block_log;
 pub(crate) mod dir;
 pub(crate) mod failures;

@@ -24,6 +24,7 @@ fn standing(host: &str, running: Option<u64>, newest: u64) -> Standing {
             stale: None,
             drifted: None,
             repository: None,
+            staged: None,
             sent: None,
         }),
         behind: running

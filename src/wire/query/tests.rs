@@ -74,6 +74,7 @@ fn tree(text: &str, releases: u64) -> TreeReport {
                 replaced: true,
             }]
         }),
+        staged: None,
         repository: (releases > 1).then(|| RepositoryTrouble {
             age: 9,
             text: text.to_string(),

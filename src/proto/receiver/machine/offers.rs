@@ -118,6 +118,7 @@ impl Receiver {
             nonce: None,
             targets: None,
             tags: None,
+            keeps: Some(true),
         };
 
         self.control

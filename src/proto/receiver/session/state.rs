@@ -155,6 +155,7 @@ impl SessionState {
             signature: None,
             targets: self.targets,
             tags: Some(true),
+            keeps: Some(true),
             nonce,
         };
 

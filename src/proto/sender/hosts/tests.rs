@@ -25,6 +25,7 @@ fn state(name: &str, stage: HostStage) -> StageReport {
         nonce: None,
         targets: None,
         tags: None,
+        keeps: None,
     }
 }
 
