@@ -11,6 +11,7 @@ mod daemon;
 mod demo;
 mod deploy;
 mod diff;
+mod hold;
 mod init;
 mod keygen;
 mod log;
@@ -103,6 +104,8 @@ fn dispatch(cli: &Cli, settings: Settings, report: &mut Report) -> Result<u8> {
         Diff(args) => diff::run(args, config, report),
         Commit(args) => commit::commit(args, config, report),
         Abort(args) => commit::abort(args, config, report),
+        Hold(args) => hold::hold(args, config, report),
+        Release(args) => hold::release(args, config, report),
         Rollback(args) => rollback::run(args, config, report),
         Publish(args) => publish::run(args, config, report),
         Pull(args) => pull::run(args, config, report),

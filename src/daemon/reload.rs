@@ -121,6 +121,7 @@ fn take_rules(tree: &mut TreeConfig, before: &TreeConfig, now: TreeConfig) {
 
     take_changed(&mut tree.max_delete, &before.max_delete, now.max_delete);
     take_changed(&mut tree.max_age, &before.max_age, now.max_age);
+    take_changed(&mut tree.window, &before.window, now.window);
     take_changed(&mut tree.hooks, &before.hooks, now.hooks);
 }
 

@@ -152,6 +152,8 @@ words! {
         Comparison = "comparison",
         /// Too much to do, or asked too often.
         Busy = "busy",
+        /// The tree is held, or its window is closed.
+        Held = "held",
     }
 }
 

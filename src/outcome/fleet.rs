@@ -8,6 +8,7 @@ use crate::id::{HostName, NamedHost, Serial, TreeName};
 use crate::manifest::ReleaseId;
 use crate::proto::receiver::matches_name;
 use crate::units::{ByteSize, WallTime};
+use crate::wire::hold::HeldReport;
 use crate::wire::message::Tombstone;
 use crate::wire::query::{Drifted, RepositoryTrouble, StagedReport, Stale, TreeActivity, Trouble};
 
@@ -216,4 +217,6 @@ pub struct TreeStatus {
     pub sent: Option<Serial>,
     /// Release that the host keeps staged.
     pub staged: Option<StagedReport>,
+    /// Hold of the tree.
+    pub held: Option<HeldReport>,
 }

@@ -108,6 +108,7 @@ mod tests {
             number,
             tree: None,
             serial: None,
+            order: None,
         }
     }
 

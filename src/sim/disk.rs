@@ -51,6 +51,8 @@ pub struct DiskScript {
     pub refuse: Option<String>,
     /// Number of delivered payloads to corrupt.
     pub corrupt: u32,
+    /// Reason why the host commits nothing now.
+    pub held: Option<String>,
     /// Read back none of the blocks.
     forgetful: bool,
 }
@@ -258,7 +260,11 @@ impl SimDisk {
             Ask::ReadBack { generation, parts } => {
                 Answer::ReadBack(generation, self.read_back(session, parts))
             }
-            Ask::Finish => Answer::Finished(self.with_open(session, |open, _| open.finish())),
+            Ask::Finish => {
+                let held = self.script.held.clone();
+                let finished = self.with_open(session, |open, _| open.finish());
+                Answer::Finished(finished.map(|()| held))
+            }
             Ask::Order(order) => Answer::Ordered(self.order(session, &order)),
             Ask::Check => Answer::Checked(self.script.health.clone().unwrap_or(Ok(()))),
         }
@@ -345,6 +351,7 @@ impl SimDisk {
                     Err(why) => Ordered::Vetoed(why),
                 }
             }
+            OrderKind::Commit if self.script.held.is_some() => Ordered::Vetoed("held".to_string()),
             OrderKind::Commit => {
                 self.counts.commits += 1;
                 let serial = open.release.header().serial;

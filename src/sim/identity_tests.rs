@@ -94,6 +94,7 @@ impl Forger {
                 targets: None,
                 tags: None,
                 keeps: None,
+                held: None,
                 identity: Some(self.key.identity()),
                 signature: None,
             };

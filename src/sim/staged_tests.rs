@@ -339,3 +339,38 @@ fn any_course_of_stages_commits_aborts_and_crashes_ends_as_ordered() {
         }
     }
 }
+
+#[test]
+fn a_held_host_stages_and_does_not_commit() {
+    for seed in 0..8 {
+        let offer = offer(seed, 3);
+        let mut disks = vec![SimDisk::default(); HOSTS];
+        disks[1].script.held = Some("held by ops".into());
+        let (stages, mut disks, _) = run(seed, &offer, rules(SessionGoal::Commit), &disks);
+        assert_eq!(stages[1], Some(HostStage::Refused), "seed {seed}");
+        assert_eq!(serials(&disks), [None; HOSTS], "seed {seed}");
+
+        // The aborted release is dead; the next one can be staged there.
+        let offer = self::offer(seed, 4);
+        let stage = rules(SessionGoal::Stage);
+        let (_, staged_disks, _) = run(seed, &offer, stage, &disks);
+        assert_eq!(staged(&staged_disks), [Some(4); HOSTS], "seed {seed}");
+        let commit = CommitRules {
+            quorum: Quorum::Count(3),
+            ..rules(SessionGoal::CommitStaged)
+        };
+        (_, disks, _) = run(seed, &offer, commit, &staged_disks);
+        let expected = [Some(4), None, Some(4), Some(4)];
+        assert_eq!(serials(&disks), expected, "seed {seed}");
+        assert_eq!(staged(&disks)[1], Some(4), "seed {seed}: it stays staged");
+        assert_eq!(disks[1].counts.commits, 0, "seed {seed}");
+
+        disks[1].script.held = None;
+        let commit = CommitRules {
+            quorum: Quorum::Count(1),
+            ..rules(SessionGoal::CommitStaged)
+        };
+        let (_, disks, _) = run(seed, &offer, commit, &disks);
+        assert_eq!(serials(&disks), [Some(4); HOSTS], "seed {seed}");
+    }
+}

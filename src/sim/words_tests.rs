@@ -194,6 +194,7 @@ impl Sending {
             targets: None,
             tags: None,
             keeps: None,
+            held: None,
         };
 
         let signature = Some(

@@ -49,6 +49,7 @@ pub use state::awaiting::AwaitingRelease;
 pub use state::dir::StateDir;
 pub use state::failures::{FailedRelease, MAX_FAILED_RELEASES};
 pub use state::health::Unhealthy;
+pub use state::hold::{Hold, HoldRecord};
 pub use state::node_store::NodeStore;
 pub use state::reader::{BESIDE, CommitMark, FORWARD, Mark, StateReader, StoredRelease};
 pub use state::tombstones::Following;

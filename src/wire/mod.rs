@@ -13,6 +13,7 @@ mod caps;
 pub mod datagram;
 mod feedback;
 pub mod fragment;
+pub mod hold;
 pub mod message;
 pub mod order;
 pub mod peer;

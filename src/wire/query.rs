@@ -7,6 +7,7 @@
 use minicbor::{Decode, Encode};
 
 use super::caps::{MAX_MESSAGE_TREES, MAX_TEXT, clean_text, within};
+use super::hold::{HeldReport, SignedHold};
 use super::order::{MAX_SIGNATURE_FIELD, Tombstone};
 use crate::block::BlockHash;
 use crate::id::{HostName, Serial, TreeName};
@@ -39,6 +40,16 @@ pub struct Query {
     /// Release of that tree whose header and signature are wanted.
     #[n(2)]
     pub serial: Option<Serial>,
+    /// Order that the host follows before it answers.
+    #[n(3)]
+    pub order: Option<SignedHold>,
+}
+
+impl Query {
+    /// Checks the caps.
+    pub(super) fn check(&self) -> Result<(), String> {
+        self.order.as_ref().map_or(Ok(()), SignedHold::check)
+    }
 }
 
 /// Contents of a host.
@@ -56,6 +67,13 @@ pub struct QueryAnswer {
     /// The requested release, if the host keeps it.
     #[n(3)]
     pub release: Option<ReleaseBytes>,
+    /// Whether the host followed the order of the query; `None` without one, and from an older
+    /// makuo.
+    #[n(4)]
+    pub followed: Option<bool>,
+    /// Reason why it did not.
+    #[n(5)]
+    pub refusal: Option<String>,
 }
 
 /// Contents of one tree on a host. It stays one flat struct, because every field is a position of
@@ -121,6 +139,9 @@ pub struct TreeReport {
     /// Release that the host keeps staged.
     #[n(19)]
     pub staged: Option<StagedReport>,
+    /// Hold of the tree.
+    #[n(20)]
+    pub held: Option<HeldReport>,
 }
 
 /// Release that a host keeps staged until it is committed or aborted.
@@ -297,6 +318,8 @@ impl QueryAnswer {
         )?;
 
         self.trees.iter_mut().for_each(TreeReport::clean);
+        let refusal = self.refusal.as_deref();
+        self.refusal = refusal.map(|text| clean_text(text, MAX_TEXT));
         Ok(())
     }
 }
@@ -323,6 +346,7 @@ impl TreeReport {
             parts: None,
             repository: None,
             staged: None,
+            held: None,
         }
     }
 
@@ -348,6 +372,10 @@ impl TreeReport {
 
         if let Some(trouble) = &mut self.trouble {
             trouble.text = clean_text(&trouble.text, MAX_TEXT);
+        }
+
+        if let Some(held) = &mut self.held {
+            held.clean();
         }
 
         if let Some(trouble) = &mut self.repository {

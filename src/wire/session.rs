@@ -216,6 +216,9 @@ pub struct StageReport {
     /// Whether the host can keep a release staged after the session.
     #[n(15)]
     pub keeps: Option<bool>,
+    /// With [`HostStage::Ready`]: why the host commits nothing now.
+    #[n(16)]
+    pub held: Option<String>,
 }
 
 impl StageReport {
@@ -253,7 +256,9 @@ impl StageReport {
 
     /// Makes the text printable.
     pub(super) fn clean(&mut self) {
-        self.text = self.text.as_deref().map(|text| clean_text(text, MAX_TEXT));
+        let clean = |text: &Option<String>| text.as_deref().map(|text| clean_text(text, MAX_TEXT));
+        self.text = clean(&self.text);
+        self.held = clean(&self.held);
     }
 }
 

@@ -409,6 +409,7 @@ fn one_of_a_flood(
                 number: n,
                 tree: None,
                 serial: None,
+                order: None,
             }),
         ),
         // Where beacons need no authentication, a changed beacon would announce an absent host.

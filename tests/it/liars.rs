@@ -93,6 +93,7 @@ impl Lie {
             targets: None,
             parts: None,
             staged: None,
+            held: None,
             repository: None,
         };
 
@@ -102,6 +103,8 @@ impl Lie {
             host,
             trees: vec![tree],
             release: None,
+            followed: None,
+            refusal: None,
         }))
     }
 }

@@ -25,6 +25,7 @@ mod differential;
 mod figures;
 mod fleet;
 mod history;
+mod hold;
 mod init;
 mod interfaces;
 mod kill;

@@ -531,6 +531,7 @@ fn messages() -> Vec<Message> {
             targets: None,
             tags: None,
             keeps: None,
+            held: None,
         }),
         Message::Want(WantList {
             session: SessionId(1),

@@ -524,6 +524,7 @@ fn word(n: u64) -> Message {
             number: n,
             tree: None,
             serial: None,
+            order: None,
         }),
     }
 }

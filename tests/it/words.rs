@@ -103,6 +103,7 @@ fn state(session: SessionId, number: u32, name: &str, stage: HostStage) -> Stage
         targets: None,
         tags: None,
         keeps: None,
+        held: None,
     }
 }
 

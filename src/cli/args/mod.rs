@@ -4,6 +4,7 @@
 //! arguments into options.
 
 mod adhoc;
+mod hold;
 mod release;
 mod repo;
 mod repository;
@@ -18,6 +19,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueHint};
 use crate::report::{ColorChoice, Settings, Verbosity};
 
 pub use adhoc::{AdhocArgs, SendArgs, SyncArgs};
+pub use hold::{HoldArgs, HoldPlaceArgs, ReleaseArgs};
 pub use release::{
     AbortArgs, CommitArgs, DeployArgs, DiffArgs, OrderArgs, ReleaseName, RollbackArgs, WatchArgs,
 };
@@ -120,6 +122,10 @@ pub enum CliCommand {
     Commit(CommitArgs),
     /// Abort a release that hosts keep staged
     Abort(AbortArgs),
+    /// Keep hosts from committing releases for a time: they stage them, and catch up afterwards
+    Hold(HoldArgs),
+    /// End a hold
+    Release(ReleaseArgs),
     /// Return every host to an earlier release
     Rollback(RollbackArgs),
     /// Sign a release of the spec's source and store it in a repository, for hosts to take later

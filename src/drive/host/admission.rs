@@ -13,6 +13,7 @@ use super::authorize::{
     AUDIT_SECONDS, check_allowed, check_catch_up, check_expiry, check_grant, check_key,
     check_newer, check_session, check_staged,
 };
+use super::gate::ClosedGate;
 use super::managed::ManagedTree;
 use super::offer::Opening;
 use super::shared::LocalHost;
@@ -25,7 +26,7 @@ use crate::keys::{Namespace, PublicKey, verify};
 use crate::manifest::rules::Layout;
 use crate::manifest::{Header, Intent, Release, ReleaseId};
 use crate::metrics::RefusalCauseWord::{
-    self, Busy, Comparison, Key, Order, Reverted, Serial, Signature, Time, Tree,
+    self, Busy, Comparison, Held, Key, Order, Reverted, Serial, Signature, Time, Tree,
 };
 use crate::proto::receiver::{Ask, DiskReply, OfferRefusal, OfferedRelease, ReasonText};
 use crate::units::WallTime;
@@ -78,11 +79,15 @@ impl Admission {
                     }
                 };
                 let session = offer.session;
+                let release = offer.opening.offer.release.clone();
                 let admitted = catch_panic(|| admit(&host, &mut audits, &trees, &answer, offer));
                 // An admitted offer has its answer already.
                 let refusal = match admitted {
                     Ok(Ok(())) => continue,
                     Ok(Err(denial)) => {
+                        if denial.cause == Held {
+                            answer.send(rest(&host, &release));
+                        }
                         host.figures.refused.of(denial.cause).add(1);
                         denial.refusal
                     }
@@ -128,6 +133,15 @@ impl Drop for Admission {
             let _ = thread.join();
         }
     }
+}
+
+/// Lets a release rest that a closed gate keeps out.
+fn rest(host: &LocalHost, release: &Release) -> DiskReply {
+    let tree = release.header().tree.clone();
+    let now = clock::wall_seconds();
+    let gate = host.trees.get(&tree).and_then(|m| ClosedGate::of(m, now));
+    let pause = gate.map(|gate| gate.pause(now)).unwrap_or_default();
+    DiskReply::Rests(tree, release.id(), pause)
 }
 
 /// Refusal of an offer, with the rule that it broke.
@@ -240,6 +254,16 @@ fn check(host: &LocalHost, session: SessionId, opening: &Opening) -> Result<Publ
     }
 
     tombstones::check(managed, release).map_err(by(Reverted))?;
+    // With its order a release would be committed at once.
+    if grant.is_some()
+        && let Some(gate) = ClosedGate::of(managed, clock::wall_seconds())
+    {
+        return Err(by(Held)(OfferRefusal {
+            why: gate.why,
+            proven: true,
+        }));
+    }
+
     can_take(managed, header)
         .map_err(|why| OfferRefusal { why, proven: true })
         .map_err(by(Tree))?;

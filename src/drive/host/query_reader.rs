@@ -74,6 +74,8 @@ impl QueryReader {
 
     fn answer(&self, question: TreeQuery) -> QueryAnswer {
         let TreeQuery { ask, trees, .. } = question;
+        // The report shows what the order changed.
+        let followed = ask.order.as_ref().map(|order| self.host.follow_hold(order));
         let release = ask
             .tree
             .as_ref()
@@ -97,6 +99,8 @@ impl QueryReader {
             host: self.name.clone(),
             trees: trees.collect(),
             release,
+            followed: followed.as_ref().map(Result::is_ok),
+            refusal: followed.and_then(Result::err),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::TreeConfig;
+use crate::config::{CommitWindow, TreeConfig};
 use crate::hook::Hooks;
 use crate::manifest::rules::PathFilter;
 use crate::units::Limit;
@@ -16,6 +16,8 @@ pub struct TreeRules {
     pub max_delete: Limit,
     /// Age from which a release is reported as stale.
     pub max_age: Option<Duration>,
+    /// Times in which the tree commits; `None` for any time.
+    pub window: Option<CommitWindow>,
     /// Commands around a commit.
     pub hooks: Hooks,
 }
@@ -26,6 +28,7 @@ impl From<&TreeConfig> for TreeRules {
             protect: config.protect.clone(),
             max_delete: config.max_delete.unwrap_or(Limit::NONE),
             max_age: config.max_age,
+            window: config.window.clone(),
             hooks: config.hooks.clone(),
         }
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::disk::Disk;
 use super::drift_check::DriftSchedule;
+use super::gate::ClosedGate;
 use super::handle::{HostCommand, HostHandle};
 use super::managed::ManagedTree;
 use super::peer_log::PeerLog;
@@ -37,6 +38,8 @@ const MAX_WAITING_PULLS: usize = 128;
 const END_POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// Interval at which a host looks for staged releases that have expired or were aborted.
 const STAGED_SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+/// Interval at which a host looks whether a closed gate has opened.
+const GATE_INTERVAL: Duration = Duration::from_secs(1);
 /// Timeout for a silent sender.
 const SENDER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -57,6 +60,10 @@ pub struct HostLoop {
     drops: ReceiveDrops,
     /// Schedule of drift checks.
     drift_schedule: DriftSchedule,
+    /// Trees whose gate was closed at the last look.
+    closed: BTreeSet<TreeName>,
+    /// Time of the next look at the gates.
+    gates_due: Moment,
     /// Time of the next look for staged releases that are over.
     sweep_due: Moment,
     /// Channel for pulls of other hosts.
@@ -122,6 +129,8 @@ impl HostLoop {
             peer_log,
             drops,
             drift_schedule,
+            closed: BTreeSet::new(),
+            gates_due: began,
             sweep_due: began + STAGED_SWEEP_INTERVAL,
             pulls: None,
         };
@@ -193,6 +202,11 @@ impl HostLoop {
             self.disk.check_drift(&tree);
         }
 
+        if self.gates_due <= now {
+            self.gates_due = now + GATE_INTERVAL;
+            self.look_at_gates(now);
+        }
+
         if self.sweep_due <= now {
             self.sweep_due = now + STAGED_SWEEP_INTERVAL;
             self.disk.sweep_staged();
@@ -200,6 +214,24 @@ impl HostLoop {
 
         if self.machine.poll_timeout(now) <= now {
             self.machine.handle_timeout(now);
+        }
+    }
+
+    /// Lets trees catch up whose gate has opened. Only trees that can close are looked at.
+    fn look_at_gates(&mut self, now: Moment) {
+        let wall = clock::wall_seconds();
+        let is_closed = |managed: &ManagedTree| ClosedGate::of(managed, wall).is_some();
+        let trees = self.host.trees.iter();
+        let closed: BTreeSet<TreeName> = trees
+            .filter(|(_, managed)| is_closed(managed))
+            .map(|(name, _)| name.clone())
+            .collect();
+
+        for tree in std::mem::replace(&mut self.closed, closed) {
+            if !self.closed.contains(&tree) {
+                tracing::info!("tree {tree}: commits releases again");
+                self.machine.handle_reply(now, DiskReply::Resumes(tree));
+            }
         }
     }
 
@@ -224,6 +256,10 @@ impl HostLoop {
             .min();
 
         let wait = due.unwrap_or(now).since(now);
+        let wait = match self.closed.is_empty() {
+            true => wait,
+            false => wait.min(GATE_INTERVAL),
+        };
         let wait = match self.ending {
             Some(_) => wait.min(END_POLL_INTERVAL),
             None => wait,

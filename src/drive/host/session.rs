@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::authorize::{check_catch_up, check_newer};
 use super::delivery::{keep_nodes, stage_blocks};
+use super::gate::ClosedGate;
 use super::offer::AdmittedOffer;
 use super::own_scan::ScanTask;
 use super::readback::Readback;
@@ -17,7 +18,7 @@ use super::switch::Switch;
 use crate::block::BlockRef;
 use crate::block::frame::Expander;
 use crate::diff::ProtectedPaths;
-use crate::drive::drift;
+use crate::drive::{clock, drift};
 use crate::error::Kind;
 use crate::id::{SessionId, TreeName};
 use crate::manifest::missing_nodes::Explorer;
@@ -91,6 +92,8 @@ impl<'a> TreeSession<'a> {
                 failures.on_commit(tree.state(), mark);
                 false
             }
+            // A closed gate says nothing about the release.
+            Answer::Ordered(Some(Ordered::Vetoed(_))) if self.closed_gate().is_some() => false,
             Answer::Ordered(Some(Ordered::Vetoed(_) | Ordered::Failed(_) | Ordered::Torn(_))) => {
                 true
             }
@@ -102,6 +105,7 @@ impl<'a> TreeSession<'a> {
                 true
             }
             Answer::Finished(Err(_)) => !is_cut,
+
             _ => false,
         };
 
@@ -257,7 +261,9 @@ impl<'a> TreeSession<'a> {
 
         let changes = summary.written + summary.touched + summary.deleted > 0;
         self.switch.set_changes(changes);
-        summary.votes = Some(changes && self.offer.rules.hooks.before.is_some());
+        // A closed gate refuses already when an older sender asks before the commit.
+        let may_refuse = self.offer.rules.hooks.before.is_some() || self.closed_gate().is_some();
+        summary.votes = Some(changes && may_refuse);
         let wants = if header.intent == Intent::Audit {
             // Report now any obstruction of a commit.
             tree.check_way(&plan).map_err(|e| e.with_hint())?;
@@ -337,11 +343,17 @@ impl<'a> TreeSession<'a> {
         }
     }
 
-    fn finish(&mut self) -> Result<(), ReasonText> {
+    /// Completes the stage. Returns the reason if nothing is committed now.
+    fn finish(&mut self) -> Result<Option<ReasonText>, ReasonText> {
         self.readback = Readback::default();
         self.staging
             .finish()
             .inspect_err(|e| self.offer.managed.tree.drop_index(e))
-            .map_err(|e| e.with_hint())
+            .map_err(|e| e.with_hint())?;
+        Ok(self.closed_gate().map(|gate| gate.why))
+    }
+
+    fn closed_gate(&self) -> Option<ClosedGate> {
+        ClosedGate::of(self.offer.managed, clock::wall_seconds())
     }
 }

@@ -18,6 +18,7 @@ use std::sync::atomic::Ordering;
 use super::authorize::check_allowed;
 use super::checks::DueChecks;
 use super::drift_check;
+use super::gate::ClosedGate;
 use super::hooks::{self, current, occasion, run_after};
 use super::offer::AdmittedOffer;
 use super::staging::Staging;
@@ -94,6 +95,16 @@ impl Switch {
         let is_ours = order_key == offer.key && is_about && order.release == offer.release.id();
         if !is_ours || offer.release.header().intent == Intent::Audit {
             return None;
+        }
+
+        let commits = matches!(order.kind, OrderKind::Prepare | OrderKind::Commit);
+        let is_undecided = !matches!(self.state, SwitchState::Done { .. } | SwitchState::Over);
+        if commits
+            && is_undecided
+            && let Some(gate) = ClosedGate::of(offer.managed, clock::wall_seconds())
+        {
+            self.give_up(offer, staging);
+            return Some(Ordered::Vetoed(gate.why));
         }
 
         match (order.kind, &self.state) {

@@ -1,5 +1,6 @@
 //! Report about one tree for queries, read from its state.
 
+use super::gate::held_report;
 use super::managed::ManagedTree;
 use super::staleness;
 use crate::drive::clock;
@@ -114,6 +115,7 @@ pub(super) fn tree_report(
         targets,
         parts: Some(parts),
         repository: managed.repository.report(clock::wall_seconds()),
+        held: held_report(managed, clock::wall_seconds()),
         staged: tree
             .awaiting()
             .map_err(unreadable)

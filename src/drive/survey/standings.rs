@@ -164,6 +164,7 @@ fn status_of(report: &TreeReport) -> TreeStatus {
         repository: report.repository.clone(),
         sent: report.sent,
         staged: report.staged,
+        held: report.held.clone(),
     }
 }
 

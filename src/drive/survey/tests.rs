@@ -48,6 +48,8 @@ fn host_answer(name: &str, running: u64, kept: &[u64], answers: bool) -> HostAns
         host: host.clone(),
         trees: vec![report],
         release: None,
+        followed: None,
+        refusal: None,
     };
 
     let address = SocketAddr::from(([10, 0, 0, 1], 5000));

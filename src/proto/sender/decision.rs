@@ -93,6 +93,14 @@ impl Decision {
         self.rules.goal
     }
 
+    /// Returns whether hosts are to commit in the session.
+    pub fn commits(&self) -> bool {
+        matches!(
+            self.rules.goal,
+            SessionGoal::Commit | SessionGoal::CommitStaged
+        )
+    }
+
     /// Returns whether hosts have to be able to keep a release staged.
     pub fn needs_keepers(&self) -> bool {
         self.rules.goal != SessionGoal::Commit

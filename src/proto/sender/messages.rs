@@ -193,11 +193,16 @@ impl Sender {
         let nonce = state.nonce;
         let audit = self.offer.is_audit();
         let is_too_old = self.decision.needs_keepers() && state.keeps != Some(true);
+        let refusal = match self.decision.commits() {
+            _ if is_too_old => Some(CANNOT_KEEP.to_string()),
+            true => state.held.clone(),
+            false => None,
+        };
         let mut taken = self.hosts.on_state(now, source, from, state, audit);
-        if let Some(changed) = taken.as_mut().filter(|_| is_too_old)
+        if let (Some(changed), Some(why)) = (taken.as_mut(), refusal)
             && let Some(host) = self.hosts.get_mut(source)
         {
-            *changed |= host.refuse(CANNOT_KEEP);
+            *changed |= host.refuse(&why);
         }
         self.report_other_keys();
 

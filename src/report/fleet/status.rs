@@ -28,6 +28,7 @@ pub(in crate::report) fn standings(standings: &[Standing]) -> TextTable {
             words::release(&standing.tree, running).into(),
             Cell::new(doing(standing), tint),
             Cell::new(staged(standing).unwrap_or_default(), Tint::Note),
+            Cell::new(held(standing).unwrap_or_default(), Tint::Warn),
             Cell::new(missed(standing).unwrap_or_default(), Tint::Warn),
             Cell::new(
                 standing.tombstone.as_ref().map(buried).unwrap_or_default(),
@@ -117,6 +118,17 @@ fn staged(standing: &Standing) -> Option<String> {
         words::age(staged.age),
         left.unwrap_or_default()
     ))
+}
+
+/// Formats "held by ops for 3 h: database move".
+fn held(standing: &Standing) -> Option<String> {
+    let held = standing.status.as_ref()?.held.as_ref()?;
+    Some(words::safe(&format!(
+        "held by {} for {}: {}",
+        held.by,
+        words::age(held.left),
+        held.why
+    )))
 }
 
 fn stale(standing: &Standing) -> Option<Stale> {
@@ -225,7 +237,12 @@ pub(in crate::report) fn summary(standings: &[Standing]) -> String {
         n => format!(", {n} with a staged release"),
     };
 
-    format!("{all}, {behind}{failed}{buried}{split}{old}{staged}{silent}")
+    let held = match count(standings, |s| held(s).is_some()) {
+        0 => String::new(),
+        n => format!(", {n} held"),
+    };
+
+    format!("{all}, {behind}{failed}{buried}{split}{old}{staged}{held}{silent}")
 }
 
 /// Counts hosts; two hosts of the same name are two.
@@ -280,6 +297,15 @@ pub(in crate::report) struct StandingLine<'a> {
     repository_error: Option<&'a str>,
     repository_error_age: Option<u64>,
     staged: Option<StagedLine>,
+    held: Option<HeldLine<'a>>,
+}
+
+/// Hold of the tree, with the seconds left.
+#[derive(Serialize)]
+struct HeldLine<'a> {
+    by: &'a str,
+    why: &'a str,
+    left: u64,
 }
 
 /// Release that the host keeps staged; times in seconds.
@@ -356,6 +382,11 @@ impl<'a> StandingLine<'a> {
                 serial: staged.serial.0,
                 age: staged.age,
                 expires_in: staged.left,
+            }),
+            held: status.and_then(|t| t.held.as_ref()).map(|held| HeldLine {
+                by: &held.by,
+                why: &held.why,
+                left: held.left,
             }),
         }
     }

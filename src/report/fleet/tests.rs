@@ -83,6 +83,7 @@ fn fleet() -> Vec<Standing> {
         drifted: None,
         repository: None,
         staged: None,
+        held: None,
         sent: None,
     };
 

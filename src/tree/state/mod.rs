@@ -7,6 +7,7 @@ pub(crate) mod dir;
 pub(crate) mod failures;
 mod files;
 pub(crate) mod health;
+pub(crate) mod hold;
 pub(crate) mod host_key;
 pub(crate) mod index_trust;
 mod location;

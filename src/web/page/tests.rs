@@ -25,6 +25,7 @@ fn standing(host: &str, running: Option<u64>, newest: u64) -> Standing {
             drifted: None,
             repository: None,
             staged: None,
+            held: None,
             sent: None,
         }),
         behind: running

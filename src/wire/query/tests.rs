@@ -25,6 +25,8 @@ fn tell(trees: Vec<TreeReport>, release: Option<ReleaseBytes>) -> Message {
         host: HostName::new("web1").expect("legal"),
         trees,
         release,
+        followed: None,
+        refusal: None,
     })
 }
 
@@ -75,6 +77,7 @@ fn tree(text: &str, releases: u64) -> TreeReport {
             }]
         }),
         staged: None,
+        held: None,
         repository: (releases > 1).then(|| RepositoryTrouble {
             age: 9,
             text: text.to_string(),
@@ -95,7 +98,7 @@ proptest! {
         serial in proptest::option::of(any::<u64>()),
     ) {
         let tree = named.then(|| TreeName::new("www").expect("legal"));
-        let ask = Message::Query(Query { number, tree, serial: serial.map(Serial) });
+        let ask = Message::Query(Query { number, tree, serial: serial.map(Serial), order: None });
         prop_assert_eq!(Message::decode(&ask.encode()), Ok(ask));
     }
 

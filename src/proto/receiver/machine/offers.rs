@@ -119,6 +119,7 @@ impl Receiver {
             targets: None,
             tags: None,
             keeps: Some(true),
+            held: None,
         };
 
         self.control

@@ -26,6 +26,7 @@ fn state(name: &str, stage: HostStage) -> StageReport {
         targets: None,
         tags: None,
         keeps: None,
+        held: None,
     }
 }
 
