@@ -5,6 +5,8 @@ use std::fmt;
 use minicbor::{Decode, Encode};
 use sha2::{Digest, Sha256};
 
+use super::lanes;
+
 /// SHA-256 of a block's plain content.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 #[cbor(transparent)]
@@ -18,6 +20,11 @@ impl BlockHash {
     /// Name of `content`.
     pub fn of(content: &[u8]) -> Self {
         Self(Sha256::digest(content).into())
+    }
+
+    /// Names of all `contents`, in their order; faster than one after another.
+    pub fn many(contents: &[&[u8]]) -> Vec<Self> {
+        lanes::hash_all(contents).into_iter().map(Self).collect()
     }
 
     /// Parses a name of 64 hexadecimal digits.
@@ -85,6 +92,16 @@ impl BlockRef {
             hash: BlockHash::of(content),
             size: content.len() as u32,
         }
+    }
+
+    /// References to all `contents`, in their order; faster than one after another.
+    pub fn many(contents: &[&[u8]]) -> Vec<Self> {
+        let hashes = BlockHash::many(contents).into_iter();
+        let named = hashes.zip(contents).map(|(hash, content)| Self {
+            hash,
+            size: content.len() as u32,
+        });
+        named.collect()
     }
 
     /// Returns whether `content` is this block.

@@ -157,13 +157,10 @@ fn run_daemon(settings: Meant, detached: bool) -> Result<()> {
     );
 
     let done = options(settings).and_then(serve);
-    match &done {
-        Ok(()) => tracing::info!("ended"),
-        // Otherwise the error is printed where the log goes anyway.
-        Err(e) if system => tracing::error!("{e}"),
-        Err(_) => {}
+    // Otherwise the error is printed where the log goes anyway.
+    if let (Err(e), true) = (&done, system) {
+        tracing::error!("{e}");
     }
-
     done
 }
 

@@ -198,6 +198,7 @@ pub fn run(mut setup: DaemonSetup, network_links: impl Into<GroupLinks>) -> Resu
 
     desk.stop();
     handle.stop();
+    tracing::info!("ended");
     let done = network
         .join()
         .unwrap_or_else(|_| Err(Error::new(Kind::Io, "the network thread failed")));

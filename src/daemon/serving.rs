@@ -85,8 +85,8 @@ impl Serving<'_> {
         loop {
             tokio::select! {
                 () = ended.notified() => return Ok(()),
-                _ = signals.terminate.recv() => break,
-                _ = signals.interrupt.recv() => break,
+                _ = signals.terminate.recv() => break tracing::info!("ending: SIGTERM"),
+                _ = signals.interrupt.recv() => break tracing::info!("ending: SIGINT"),
                 _ = signals.hangup.recv() => self.reload(),
                 done = &mut console => return done,
                 () = tick(&mut watchdog) => self.feed_watchdog().await,

@@ -36,6 +36,14 @@ impl Write for SharedBuffer {
     }
 }
 
+/// Random numbers from the seed in this variable, or a new one; the seed is printed.
+pub fn rng(variable: &str) -> fastrand::Rng {
+    let seed = std::env::var(variable)
+        .map_or_else(|_| fastrand::u64(..), |seed| seed.parse().expect("a seed"));
+    println!("{variable}={seed}");
+    fastrand::Rng::with_seed(seed)
+}
+
 pub fn host(name: &str) -> HostName {
     HostName::new(name).expect("legal")
 }

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use crate::drive::clock;
 use crate::id::{NamedHost, Serial, TreeName};
-use crate::outcome::DriftGroup;
-use crate::units::printable;
+use crate::outcome::{DriftGroup, Standing};
 pub use crate::units::shown_age as age;
+use crate::units::{ByteSize, printable};
+use crate::wire::query::FetchProgress;
 
 /// Formats "1 file", "3 files".
 pub fn count(n: u64, what: &str) -> String {
@@ -105,6 +106,38 @@ pub fn time_of_day() -> String {
 /// Formats "www@17", or "www" without a release.
 pub fn release(tree: &TreeName, serial: Option<Serial>) -> String {
     serial.map_or_else(|| tree.to_string(), |serial| format!("{tree}@{serial}"))
+}
+
+/// Formats "40 %, 12.0 MB left".
+pub fn fetch_progress(progress: FetchProgress) -> String {
+    format!("{} %, {} left", progress.percent(), ByteSize(progress.left))
+}
+
+/// Formats "behind: newest is www@13", or the missing rest under a partial release.
+pub fn missed(standing: &Standing) -> Option<String> {
+    let release = |serial: &Serial| release(&standing.tree, Some(*serial));
+
+    if let Some(whole) = standing.lacks.as_ref().map(release) {
+        return Some(format!(
+            "lacks {whole}, which its release is a part of: deploy the whole tree"
+        ));
+    }
+
+    if !standing.lacks_parts.is_empty() {
+        let parts: Vec<String> = standing.lacks_parts.iter().map(release).collect();
+        return Some(format!(
+            "lacks {}, sent to others before: send it again, or deploy the whole tree",
+            parts.join(", ")
+        ));
+    }
+
+    let newest = release(standing.behind.as_ref()?);
+    Some(match standing.stranded {
+        true => format!(
+            "behind: newest is {newest}, a part, and no host keeps the whole tree: deploy it"
+        ),
+        false => format!("behind: newest is {newest}"),
+    })
 }
 
 /// Formats "www@17 (rollback to www@12)", or as [`release`] without a rollback.

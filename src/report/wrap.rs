@@ -64,6 +64,7 @@ fn width(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::sample;
 
     #[test]
     fn lines_break_between_words() {
@@ -85,12 +86,7 @@ mod tests {
 
     #[test]
     fn nothing_but_blanks_is_lost() {
-        let seed = std::env::var("MAKUO_SEED")
-            .ok()
-            .and_then(|s| s.parse().ok());
-        let seed = seed.unwrap_or_else(|| fastrand::u64(..));
-        println!("MAKUO_SEED={seed}");
-        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut rng = sample::rng("MAKUO_WRAP_SEED");
         for _ in 0..2_000 {
             let length = rng.usize(0..80);
             let text: String = (0..length)

@@ -234,6 +234,29 @@ pub struct TreeActivity {
     /// Sender of the release.
     #[n(2)]
     pub sender: HostName,
+    /// Progress of the transfer, while the host fetches what it lacks.
+    #[n(3)]
+    pub fetch: Option<FetchProgress>,
+}
+
+/// Progress of a host that fetches blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct FetchProgress {
+    /// Bytes to fetch in the whole session.
+    #[n(0)]
+    pub total: u64,
+    /// Bytes of them that are still missing.
+    #[n(1)]
+    pub left: u64,
+}
+
+impl FetchProgress {
+    /// Share of the bytes that are there, rounded down.
+    pub fn percent(self) -> u8 {
+        let there = u128::from(self.total.saturating_sub(self.left)) * 100;
+        let percent = there.checked_div(u128::from(self.total)).unwrap_or(100);
+        u8::try_from(percent).unwrap_or(100)
+    }
 }
 
 /// Failure on a tree.

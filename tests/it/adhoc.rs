@@ -63,7 +63,7 @@ fn files_are_sent_through_the_control_socket() {
     makuo(&["send", "-r", "-D", "."]).exits(0);
     assert!(!old.base(1).join("outside").exists());
     // The sending host itself commits nothing.
-    assert!(!old.log(0).contains("Committed"), "{}", old.log(0));
+    assert!(!old.log(0).contains(": committed"), "{}", old.log(0));
 }
 
 #[test]

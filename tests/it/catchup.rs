@@ -361,7 +361,7 @@ fn a_release_that_was_taken_back_does_not_come_back_with_a_host_that_was_cut_off
             let log = lab.hosts[host].log();
             let of_its_own = [0, 2, 3].contains(&host);
             assert!(
-                of_its_own || !log.contains("www@2: CommitReport"),
+                of_its_own || !log.contains("www@2 is in place"),
                 "{how}: web{} had it: {log}",
                 host + 1
             );
@@ -1053,7 +1053,7 @@ fn many_parts_that_were_sent_one_by_one_come_to_a_new_host_in_few() {
         ran.code == 0 && ran.err.contains("none behind")
     });
     // The whole, one merged part of each kind, and the parts after the merge.
-    let taken = lab.hosts[2].log().matches("CommitReport").count();
+    let taken = lab.hosts[2].log().matches(" is in place: ").count();
     assert!(taken <= 24, "{taken}: {}", lab.hosts[2].log());
 }
 

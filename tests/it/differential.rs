@@ -475,7 +475,8 @@ impl Pair {
         for (ordinal, _) in stage.fetched()? {
             bytes.clear();
             source.read(ordinal, &mut bytes).unwrap();
-            assert!(stage.put(ordinal, &bytes)?);
+            let hash = makuo::block::BlockHash::of(&bytes);
+            assert!(stage.put_hashed(ordinal, &bytes, &hash)?);
         }
 
         let committed = stage.finish()?.commit(&release, b"")?;

@@ -87,12 +87,9 @@ fn a_held_host_commits_nothing_until_its_hold_ends_and_then_catches_up() {
 #[test]
 fn a_tree_commits_only_in_its_window() {
     // Three days from now, by the clock of the hosts.
-    let seconds = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .expect("later")
-        .as_secs();
+    let seconds = makuo::drive::clock::wall_seconds().0;
     let days = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    let far = days[((seconds / 86_400 + 3) % 7) as usize];
+    let far = days[(seconds / 86_400 + 3).rem_euclid(7) as usize];
     let window = format!("window = \"{far} 02:00-04:00\"");
     let Some(lab) = released(Some(&window)) else {
         return;

@@ -10,6 +10,7 @@ const NETWORK: support::NetworkKind = support::NetworkKind::Multicast;
 mod adhoc;
 mod adversary;
 mod architecture;
+mod browser;
 mod capture;
 mod catchup;
 mod circles;
@@ -43,6 +44,7 @@ mod package;
 mod page;
 mod partitions;
 mod races;
+mod readers;
 #[cfg(feature = "store")]
 mod renewals;
 mod replay;

@@ -10,7 +10,7 @@ use crate::support::scrape::{address_of, ask, get};
 use crate::support::{Lab, until, write};
 
 /// Makes a lab of two hosts, of which the first serves the page.
-fn lab() -> Option<Lab> {
+pub fn lab() -> Option<Lab> {
     let mut lab = Lab::loopback_idle()?;
     let mut flags = lab.admin.flags();
     flags.extend(["--metrics", "127.0.0.1:0"].map(String::from));

@@ -255,7 +255,9 @@ fn an_end_in_the_middle_of_a_transfer_is_told_and_loses_nothing() {
     });
 
     let ended = lab.hosts[1].stop();
-    assert!(ended.success(), "{ended}: {}", lab.hosts[1].log());
+    let log = lab.hosts[1].log();
+    assert!(ended.success(), "{ended}: {log}");
+    assert!(log.trim_end().ends_with("ended"), "{log}");
     let ran = deploy.wait().exits(3).says(&["web2"]);
     assert_eq!(ran.result()["committed"].as_u64(), Some(0), "{ran}");
     lab.all_same(&lab.path("old"));

@@ -78,33 +78,35 @@ fn a_deploy_shows_one_display_and_leaves_its_result() {
 }
 
 #[test]
-fn many_hosts_take_few_rows_and_a_failing_one_is_named() {
+fn fifty_hosts_take_few_rows_and_a_failing_one_is_named() {
     let Some(mut lab) = Lab::loopback_idle() else {
         return;
     };
     lab.spec(&format!("{DELETE}\n[commit]\nrequire = \"50%\"\n"));
-    for n in 1..=12 {
+    for n in 1..=50 {
         let host = lab.host(&format!("web{n}"));
         if n == 7 {
             host.rule("max_delete = 0");
             write(&host.tree().join("kept"), "kept");
         }
-        host.start();
+        host.begin();
     }
-    write(&lab.site().join("big"), Noise::new(7).bytes(1 << 20));
+    lab.hosts.iter_mut().for_each(|host| host.listens());
 
-    let Some(terminal) = terminal(&lab, &lab.command(&SLOW), 80, 24) else {
-        return;
-    };
-    terminal.shows("more hosts");
-    assert!(
-        terminal.rows().len() <= 14,
-        "{}",
-        terminal.rows().join("\n")
-    );
-    watch(&terminal);
-    is_clean(&terminal);
-    terminal.shows("web7");
+    for (columns, rows) in [(80, 24), (160, 50), (40, 24)] {
+        let content = Noise::new(columns as u64).bytes(1 << 20);
+        write(&lab.site().join("big"), content);
+        let Some(terminal) = terminal(&lab, &lab.command(&SLOW), columns, rows) else {
+            return;
+        };
+        terminal.shows("more hosts");
+        let shown = terminal.rows();
+        let hosts = shown.iter().filter(|row| row.starts_with("  web"));
+        assert!(hosts.count() <= 8, "{}", shown.join("\n"));
+        assert_ne!(watch(&terminal), 0);
+        is_clean(&terminal);
+        terminal.shows("web7");
+    }
 }
 
 #[test]
@@ -125,16 +127,86 @@ fn a_terminal_that_changes_its_size_shows_no_stale_row() {
     is_clean(&terminal);
 }
 
+/// Runs a command until it shows `phase`.
+fn begun(lab: &Lab, command: &Command, phase: &str) -> Option<Terminal> {
+    let terminal = terminal(lab, command, 80, 24)?;
+    terminal.shows(phase);
+    Some(terminal)
+}
+
+/// Interrupts a command in `phase`.
+#[track_caller]
+fn interrupted(lab: &Lab, command: &Command, phase: &str) {
+    let Some(terminal) = begun(lab, command, phase) else {
+        return;
+    };
+    terminal.press(&["C-c"]);
+    assert_ne!(terminal.ends(), 0, "{phase}");
+    is_clean(&terminal);
+}
+
 #[test]
 fn an_interrupt_before_and_while_it_sends_leaves_a_clean_terminal() {
     let Some(lab) = lab(3) else { return };
     for phase in ["source: ", "sending  "] {
-        let Some(terminal) = terminal(&lab, &lab.command(&SLOW), 80, 24) else {
+        interrupted(&lab, &lab.command(&SLOW), phase);
+    }
+}
+
+#[test]
+fn an_interrupt_while_hosts_are_asked_for_leaves_a_clean_terminal() {
+    let Some(lab) = lab(1) else { return };
+    let command = lab.command(&["deploy", "www.toml", "--expect", "2", "--timeout", "60s"]);
+    interrupted(&lab, &command, "discovering");
+}
+
+#[test]
+fn an_interrupt_while_hooks_run_leaves_a_clean_terminal() {
+    let Some(mut lab) = lab(2) else { return };
+    lab.spec(&format!("{DELETE}\n[commit]\non_failure = \"revert\"\n"));
+    lab.deploy(&[]).exits(0);
+
+    let flag = |name: &str| lab.path(name).display().to_string();
+    let wait = |name: &str| format!("while [ -e {} ]; do sleep 0.05; done", flag(name));
+    let scripts = [
+        ("before", wait("hold-before")),
+        (
+            "health",
+            format!("{}; [ ! -e {} ]", wait("hold-health"), flag("sick")),
+        ),
+        (
+            "after",
+            format!(
+                "[ $MAKUO_CAUSE != revert ] || {{ {}; }}",
+                wait("hold-after")
+            ),
+        ),
+    ];
+    for host in &mut lab.hosts {
+        for (hook, script) in &scripts {
+            host.rule(&format!("{hook} = [\"/bin/sh\", \"-c\", {script:?}]"));
+        }
+        host.rule("health_deadline = \"1s\"\nhealth_interval = \"100ms\"");
+        host.restart();
+    }
+
+    for (phase, flags) in [
+        ("running commands before the commit", &["hold-before"][..]),
+        ("checking health", &["hold-health"]),
+        ("going back", &["sick", "hold-after"]),
+    ] {
+        for flag in flags {
+            write(&lab.path(flag), "");
+        }
+        write(&lab.site().join("page"), phase);
+        let Some(terminal) = begun(&lab, &lab.command(&SLOW), phase) else {
             return;
         };
-        terminal.shows(phase);
         terminal.press(&["C-c"]);
-        assert_ne!(terminal.ends(), 0);
+        for flag in flags {
+            std::fs::remove_file(lab.path(flag)).expect("there");
+        }
+        assert_ne!(terminal.ends(), 0, "{phase}");
         is_clean(&terminal);
     }
 }

@@ -1,7 +1,7 @@
 //! A repository in memory: a bucket of S3 whose lists come in short pages, each of which can go
 //! wrong, and a web server.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -39,6 +39,8 @@ struct State {
     /// A page of a part did not say how to ask for the next one.
     has_no_token: bool,
     deletions: usize,
+    /// Objects whose content nobody may read.
+    locked: BTreeSet<String>,
     /// Requests for the content of each object.
     gets: BTreeMap<String, usize>,
 }
@@ -79,6 +81,25 @@ impl MemoryBucket {
     pub fn gets(&self, object: &str) -> usize {
         let state = self.state.lock().expect("whole");
         state.gets.get(object).copied().unwrap_or_default()
+    }
+
+    /// Refuses requests for the content of an object from now on.
+    pub fn lock(&self, object: &str) {
+        let mut state = self.state.lock().expect("whole");
+        state.locked.insert(object.to_string());
+    }
+
+    /// Changes a byte of an object.
+    pub fn damage(&self, object: &str) {
+        let mut state = self.state.lock().expect("whole");
+        let bytes = state.objects.get_mut(object).expect("there");
+        *bytes.last_mut().expect("not empty") ^= 1;
+    }
+
+    /// Names of all objects.
+    pub fn objects(&self) -> Vec<String> {
+        let state = self.state.lock().expect("whole");
+        state.objects.keys().cloned().collect()
     }
 
     /// From now on, the page with this number goes wrong, counted from 0 and from now.
@@ -136,6 +157,9 @@ impl State {
             return Answer::failed(404, None, "NoSuchKey");
         };
 
+        if self.locked.contains(object) {
+            return Answer::failed(403, None, "AccessDenied");
+        }
         let tag = etag(bytes);
         let range = range.and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
         let Some((first, last)) = range else {

@@ -51,19 +51,6 @@ impl NetworkKind {
             }
         }
     }
-
-    /// Makes hosts web1, web2, ... on the loopback interface.
-    pub fn loopback_hosts(self, count: usize) -> Option<Lab> {
-        let mut lab = Lab::loopback_idle()?;
-        (1..=count).for_each(|i| {
-            lab.host(&format!("web{i}"));
-        });
-        if self == NetworkKind::Unicast {
-            lab.name_first_host();
-        }
-        lab.hosts.iter_mut().for_each(Host::start);
-        Some(lab)
-    }
 }
 
 pub struct Lab {
@@ -108,7 +95,12 @@ impl Lab {
 
     /// Makes hosts web1, web2, ... on the loopback interface.
     pub fn loopback(count: usize) -> Option<Self> {
-        NetworkKind::Multicast.loopback_hosts(count)
+        let mut lab = Lab::loopback_idle()?;
+        (1..=count).for_each(|i| {
+            lab.host(&format!("web{i}"));
+        });
+        lab.hosts.iter_mut().for_each(Host::start);
+        Some(lab)
     }
 
     /// Makes a lab on the loopback interface without hosts.
@@ -124,23 +116,6 @@ impl Lab {
             Place::Loopback(fastrand::u16(20_000..32_000)),
             None,
         ))
-    }
-
-    /// Gives each host of a lab on the loopback interface a port of its own; the first host is the
-    /// way in for all.
-    fn name_first_host(&mut self) {
-        let Place::Loopback(port) = self.admin else {
-            return;
-        };
-        let mut flags = self.admin.flags();
-        flags.extend(["--no-multicast", "--peers"].map(String::from));
-        flags.push(format!("127.0.0.1:{port}"));
-        for (own, host) in (port..).zip(&mut self.hosts) {
-            host.setting(&format!("network.unicast_port = {own}"));
-            host.flags = Some(flags.clone());
-        }
-
-        self.flags = Some(flags);
     }
 
     fn empty(admin: Place, switch: Option<Switch>) -> Self {

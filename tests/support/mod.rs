@@ -9,6 +9,7 @@
 
 pub mod adversary;
 pub mod beside;
+pub mod browser;
 pub mod bucket;
 pub mod capture;
 pub mod files;
@@ -28,6 +29,7 @@ pub mod wait;
 
 pub use adversary::Adversary;
 pub use beside::{Beside, recording};
+pub use browser::Browser;
 pub use capture::{Capture, Packet};
 pub use files::{Noise, append, copy, read, write};
 pub use host::Host;

@@ -1,5 +1,6 @@
 //! Verifies and stores the blocks of a delivered payload: nodes of the manifest, or staged content.
 
+use crate::block::BlockHash;
 use crate::id::Ordinal;
 use crate::manifest::missing_nodes::Explorer;
 use crate::proto::RangeSet;
@@ -40,13 +41,18 @@ pub(super) fn stage_blocks(
     blocks: &[PlacedBlock],
 ) -> Result<(RangeSet, u64), ReasonText> {
     let put = |blocks: &[PlacedBlock]| -> Result<(RangeSet, u64), ReasonText> {
+        let contents = blocks
+            .iter()
+            .map(|placed| content.get(placed.bytes.clone()));
+        let contents: Vec<&[u8]> = contents.map(Option::unwrap_or_default).collect();
+        let hashes = BlockHash::many(&contents);
+
         let mut wrong = RangeSet::default();
         let mut bytes = 0;
-        for placed in blocks {
-            let block = content.get(placed.bytes.clone()).unwrap_or_default();
+        for ((placed, block), hash) in blocks.iter().zip(contents).zip(&hashes) {
             let Ordinal(ordinal) = placed.ordinal;
             match stage
-                .put(placed.ordinal, block)
+                .put_hashed(placed.ordinal, block, hash)
                 .map_err(|e| e.with_hint())?
             {
                 true => bytes += block.len() as u64,

@@ -120,6 +120,7 @@ mod tests {
                 word: word.into(),
                 serial: Serial(1),
                 sender: HostName::new("web1").expect("legal"),
+                fetch: None,
             }),
             catches_up,
             trouble: None,

@@ -14,6 +14,27 @@ use crate::wire::seal::OpenError;
 /// Interval of checks for peers whose datagrams do not open.
 const UNHEARD_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Words of a log line for a step of a session.
+fn told(stage: HostStage) -> &'static str {
+    match stage {
+        HostStage::Joined => "announced",
+        HostStage::Fetching => "fetching the list of files",
+        HostStage::Diffing => "comparing the tree with it",
+        HostStage::Staging => "fetching what is missing",
+        HostStage::Ready => "staged",
+        HostStage::Prepared => "staged, and the commands before the commit agree",
+        HostStage::Checking => "in place, running the commands after the commit",
+        HostStage::Committed => "committed",
+        HostStage::Unhealthy => "in place and unhealthy",
+        HostStage::Reverted => "taken back",
+        HostStage::Stuck => "in place, and it could not be taken back",
+        HostStage::Refused => "refused",
+        HostStage::Aborted => "dropped by order",
+        HostStage::Failed => "failed",
+        HostStage::Staged => "stays staged until a later order",
+    }
+}
+
 /// Kinds of lines with a limit of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum LineKind {
@@ -78,18 +99,19 @@ impl PeerLog {
                     .as_deref()
                     .map(|t| format!(": {}", one_line(t)))
                     .unwrap_or_default();
+                let step = told(*stage);
                 match stage {
                     HostStage::Refused => self.log(now, LineKind::Refused(*proven), |more| {
-                        tracing::warn!("{tree}@{serial} from {sender}: {stage:?}{why}{more}");
+                        tracing::warn!("{tree}@{serial} from {sender}: {step}{why}{more}");
                     }),
                     HostStage::Failed | HostStage::Unhealthy | HostStage::Stuck => {
-                        tracing::warn!("{tree}@{serial} from {sender}: {stage:?}{why}")
+                        tracing::warn!("{tree}@{serial} from {sender}: {step}{why}")
                     }
                     // Nothing is proven yet.
                     HostStage::Joined => {
-                        tracing::debug!("{tree}@{serial} from {sender}: announced")
+                        tracing::debug!("{tree}@{serial} from {sender}: {step}")
                     }
-                    _ => tracing::info!("{tree}@{serial} from {sender}: {stage:?}{why}"),
+                    _ => tracing::info!("{tree}@{serial} from {sender}: {step}{why}"),
                 }
             }
             HostNotice::Over { .. } => {}

@@ -204,7 +204,7 @@ impl Switch {
             Ok(committed) => {
                 let report = committed.report();
                 count_commit(offer, &committed);
-                tracing::info!("{}: {report:?}", offer.release);
+                tracing::info!("{} is in place: {report}", offer.release);
                 offer.managed.drift_counts.clear();
                 if again {
                     offer.managed.drift_counts.repaired(&offer.release, report);

@@ -16,12 +16,14 @@ use crate::keys::{AuthorizedKeys, Namespace, Signer};
 use crate::outcome::{Event, Observer};
 use crate::repository::gc::{Gc, GcReport, GcSetup, GcStep};
 use crate::repository::head::SignedHead;
-use crate::repository::object::{GetReply, ListedObject, ObjectPath};
+use crate::repository::object::{FaultKind, GetReply, ListedObject, ObjectPath, StoreFault};
 use crate::repository::pack::{MAX_PACK_BYTES, PackName};
 use crate::store::Store;
 
 /// Deletions under way at the same time.
 const MAX_DELETIONS: usize = 8;
+/// Packs in a row without an answer, after which nobody waits for the next one.
+const MAX_UNANSWERED_PACKS: u32 = 3;
 
 /// Keys that verify and sign heads, and what this machine knows of them.
 #[derive(Debug, Clone)]
@@ -54,9 +56,10 @@ pub fn collect(store: &Store, setup: GcSetup, keys: &HeadKeys) -> Result<GcRepor
     runtime()?.block_on(Collection::new(store, setup, keys).run())
 }
 
-/// Hashes every pack, and follows every release down to its blocks' places.
+/// Hashes every pack, and follows every release down to its blocks' places. All packs that are
+/// damaged or cannot be read are notes to `observer`, before the error.
 pub fn check(store: &Store, keys: &HeadKeys, observer: &mut dyn Observer) -> Result<CheckReport> {
-    let (report, damaged) = runtime()?.block_on(hash_all(store, observer))?;
+    let (report, bad) = runtime()?.block_on(hash_all(store, observer))?;
     let setup = GcSetup {
         grace: None,
         no_trees: false,
@@ -66,16 +69,25 @@ pub fn check(store: &Store, keys: &HeadKeys, observer: &mut dyn Observer) -> Res
     let mut collection = Collection::new(store, setup, keys);
     let found = runtime()?.block_on(collection.run());
 
-    let is_needed = |pack: &&PackName| found.is_err() || collection.machine.refers_to(pack);
-    let needed = damaged.iter().filter(is_needed).count();
-    if needed > 0 {
-        let what = format!(
-            "the repository is damaged: {needed} of {} packs",
-            report.packs
-        );
-        return Err(Error::refused(what).hint(REPAIR_HINT));
+    let is_needed = |pack: &PackName| found.is_err() || collection.machine.refers_to(pack);
+    let needed = |packs: &[PackName]| packs.iter().filter(|pack| is_needed(pack)).count();
+    match (needed(&bad.damaged), needed(&bad.unread), report.packs) {
+        (0, 0, _) => {}
+        (0, unread, all) => {
+            let what = format!("{unread} of {all} packs cannot be read");
+            return Err(Error::new(Kind::Io, what));
+        }
+        (damaged, unread, all) => {
+            let unread = match unread {
+                0 => String::new(),
+                unread => format!(", and {unread} cannot be read"),
+            };
+            let what = format!("the repository is damaged: {damaged} of {all} packs{unread}");
+            return Err(Error::refused(what).hint(REPAIR_HINT));
+        }
     }
-    for pack in &damaged {
+
+    for pack in bad.damaged.iter().chain(&bad.unread) {
         let note = format!(
             "no release refers to {}: `makuo repo gc` deletes it",
             pack.object()
@@ -89,13 +101,18 @@ pub fn check(store: &Store, keys: &HeadKeys, observer: &mut dyn Observer) -> Res
     })
 }
 
-/// Hashes every pack; returns the damaged ones as well.
-async fn hash_all(
-    store: &Store,
-    observer: &mut dyn Observer,
-) -> Result<(CheckReport, Vec<PackName>)> {
+/// Packs that are not whole.
+#[derive(Debug, Default)]
+struct BadPacks {
+    damaged: Vec<PackName>,
+    unread: Vec<PackName>,
+}
+
+/// Hashes every pack; returns the bad ones as well. A store that answers nothing is an error.
+async fn hash_all(store: &Store, observer: &mut dyn Observer) -> Result<(CheckReport, BadPacks)> {
     let mut report = CheckReport::default();
-    let mut damaged = Vec::new();
+    let mut bad = BadPacks::default();
+    let mut unanswered = 0;
     for listed in list(store).await? {
         let Some(pack) = PackName::of_object(&listed.object) else {
             continue;
@@ -103,22 +120,42 @@ async fn hash_all(
 
         report.packs += 1;
         report.bytes = report.bytes.saturating_add(listed.size);
-        let is_whole = match listed.size <= u64::from(MAX_PACK_BYTES) {
-            true => hash_of(store, &listed).await?.is_none_or(|h| h == pack.0),
-            false => false,
+        let hashed = match listed.size <= u64::from(MAX_PACK_BYTES) {
+            true => hash_of(store, &listed).await,
+            false => Ok(Some(BlockHash([0; 32]))),
         };
-        if !is_whole {
-            damaged.push(pack);
-            let note = format!("{} has other bytes than its name says", listed.object);
-            observer.event(&Event::Note(note));
+        match hashed {
+            Ok(found) => {
+                unanswered = 0;
+                if found.is_some_and(|hash| hash != pack.0) {
+                    bad.damaged.push(pack);
+                    let note = format!("{} has other bytes than its name says", listed.object);
+                    observer.event(&Event::Note(note));
+                }
+            }
+            Err(fault) => {
+                unanswered = if fault.kind.is_temporary() {
+                    unanswered + 1
+                } else {
+                    0
+                };
+                if unanswered >= MAX_UNANSWERED_PACKS {
+                    return Err(of_fault(&fault));
+                }
+                bad.unread.push(pack);
+                observer.event(&Event::Note(fault.to_string()));
+            }
         }
     }
 
-    Ok((report, damaged))
+    Ok((report, bad))
 }
 
 /// Hashes an object as it comes; `None` if it is gone.
-async fn hash_of(store: &Store, listed: &ListedObject) -> Result<Option<BlockHash>> {
+async fn hash_of(
+    store: &Store,
+    listed: &ListedObject,
+) -> std::result::Result<Option<BlockHash>, StoreFault> {
     let mut reader = store.get(all_of(listed.object.clone(), listed.size));
     let mut hasher = BlockHasher::default();
     while let Some(reply) = reader.next().await {
@@ -126,11 +163,12 @@ async fn hash_of(store: &Store, listed: &ListedObject) -> Result<Option<BlockHas
             GetReply::Bytes(more) => hasher.update(&more),
             GetReply::End { .. } => return Ok(Some(hasher.finish())),
             GetReply::Missing | GetReply::NotModified => return Ok(None),
-            GetReply::Failed(fault) => return Err(of_fault(&fault)),
+            GetReply::Failed(fault) => return Err(fault),
         }
     }
 
-    Err(Error::new(Kind::Io, "the store gave no last reply"))
+    let text = format!("the store gave no last reply for {}", listed.object);
+    Err(StoreFault::new(FaultKind::Permanent, &text))
 }
 
 /// A gc under way.

@@ -39,7 +39,7 @@ use crate::manifest::{Intent, Release};
 use crate::units::Moment;
 use crate::wire::HostStage;
 use crate::wire::message::Announce;
-use crate::wire::query::TreeActivity;
+use crate::wire::query::{FetchProgress, TreeActivity};
 use crate::wire::relay::RelayTargets;
 
 /// One session of a host.
@@ -271,10 +271,16 @@ impl Session {
             stage => format!("{stage:?}").to_lowercase(),
         };
 
+        let total = self.state.fetch_bytes();
+        let is_fetching = self.state.stage() == HostStage::Staging;
         TreeActivity {
             word,
             serial: self.release.header().serial,
             sender: self.sender.name().clone(),
+            fetch: total.filter(|_| is_fetching).map(|total| FetchProgress {
+                total,
+                left: total.saturating_sub(self.fetch.received()),
+            }),
         }
     }
 

@@ -29,7 +29,7 @@ pub(in crate::report) fn standings(standings: &[Standing]) -> TextTable {
             Cell::new(doing(standing), tint),
             Cell::new(staged(standing).unwrap_or_default(), Tint::Note),
             Cell::new(held(standing).unwrap_or_default(), Tint::Warn),
-            Cell::new(missed(standing).unwrap_or_default(), Tint::Warn),
+            Cell::new(words::missed(standing).unwrap_or_default(), Tint::Warn),
             Cell::new(
                 standing.tombstone.as_ref().map(buried).unwrap_or_default(),
                 Tint::Bad,
@@ -63,37 +63,6 @@ fn split(standing: &Standing) -> String {
     }
 }
 
-/// Formats "behind: newest is www@13", or the missing rest under a partial release.
-fn missed(standing: &Standing) -> Option<String> {
-    let release = |serial| words::release(&standing.tree, Some(serial));
-    if let Some(whole) = standing.lacks {
-        return Some(format!(
-            "lacks {}, which its release is a part of: deploy the whole tree",
-            release(whole)
-        ));
-    }
-
-    if !standing.lacks_parts.is_empty() {
-        let parts: Vec<String> = standing
-            .lacks_parts
-            .iter()
-            .map(|&serial| release(serial))
-            .collect();
-        return Some(format!(
-            "lacks {}, sent to others before: send it again, or deploy the whole tree",
-            parts.join(", ")
-        ));
-    }
-
-    let newest = release(standing.behind?);
-    Some(match standing.stranded {
-        true => format!(
-            "behind: newest is {newest}, a part, and no host keeps the whole tree: deploy it"
-        ),
-        false => format!("behind: newest is {newest}"),
-    })
-}
-
 /// Formats "idle", "staging www@13 from ci", "no answer".
 fn doing(standing: &Standing) -> String {
     match standing.status.as_ref().map(|status| &status.work) {
@@ -101,7 +70,13 @@ fn doing(standing: &Standing) -> String {
         Some(None) => "idle".to_string(),
         Some(Some(work)) => {
             let release = words::release(&standing.tree, Some(work.serial));
-            format!("{} {release} from {}", words::safe(&work.word), work.sender)
+            let fetch = work.fetch.map(words::fetch_progress);
+            let fetch = fetch.map(|fetch| format!(": {fetch}")).unwrap_or_default();
+            format!(
+                "{} {release} from {}{fetch}",
+                words::safe(&work.word),
+                work.sender
+            )
         }
     }
 }
@@ -320,6 +295,8 @@ struct StagedLine {
 struct AtWork<'a> {
     serial: u64,
     sender: &'a str,
+    bytes_fetch: Option<u64>,
+    bytes_left: Option<u64>,
 }
 
 /// Drift checks of the host since its start.
@@ -357,6 +334,8 @@ impl<'a> StandingLine<'a> {
             at_work: work.map(|w| AtWork {
                 serial: w.serial.0,
                 sender: w.sender.as_str(),
+                bytes_fetch: w.fetch.map(|fetch| fetch.total),
+                bytes_left: w.fetch.map(|fetch| fetch.left),
             }),
             behind: standing.behind.is_some(),
             newest: standing.behind.map(|s| s.0),

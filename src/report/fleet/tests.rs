@@ -12,7 +12,7 @@ use crate::report::paint::Painter;
 use crate::report::sample::{SharedBuffer, host};
 use crate::report::{HumanReport, Json, Report, Verbosity};
 use crate::units::{ByteSize, WallTime};
-use crate::wire::query::{RepositoryTrouble, Stale, TreeActivity, Trouble};
+use crate::wire::query::{FetchProgress, RepositoryTrouble, Stale, TreeActivity, Trouble};
 
 fn tree() -> TreeName {
     TreeName::new("www").expect("legal")
@@ -91,6 +91,10 @@ fn fleet() -> Vec<Standing> {
         word: "staging".into(),
         serial: Serial(18),
         sender: host("ci"),
+        fetch: Some(FetchProgress {
+            total: 1000,
+            left: 400,
+        }),
     };
 
     let text = "health check curl failed: exit status 22\n  refused".to_string();

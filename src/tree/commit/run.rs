@@ -5,6 +5,7 @@
 //! its successor are exchanged by one rename, so a reader finds the old or the new file, always
 //! whole. A step that fails leads to an undo of everything.
 
+use std::fmt;
 use std::os::fd::AsFd;
 
 use rustix::fs::renameat;
@@ -23,6 +24,7 @@ use crate::sync::locked;
 use crate::tree::prepare::items::StagedItem;
 use crate::tree::state::reader::{CommitMark, FORWARD, MAX_KEPT_SIGNATURE, Mark, kept_journal};
 use crate::tree::state::worktree::Worktree;
+use crate::units::ByteSize;
 
 /// Work of a commit, in numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -56,6 +58,20 @@ impl CommitReport {
             deleted: plan.summary.deleted,
             bytes_written: plan.summary.write_bytes,
         }
+    }
+}
+
+impl fmt::Display for CommitReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "files written {} ({}), directories made {}, metadata changed {}, paths deleted {}",
+            self.files_written,
+            ByteSize(self.bytes_written),
+            self.directories_made,
+            self.metadata_changed,
+            self.deleted
+        )
     }
 }
 

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io;
 
 use super::large_file::{HASHER_THREADS, read_large};
-use super::segments::{FileSegment, ReadFailure, Segments};
+use super::segments::{FileSegment, ReadFailure, Segments, hash_cuts};
 use crate::block::BlockRef;
 use crate::manifest::Content;
 use crate::manifest::build::{ContentBuilder, NodeSink};
@@ -52,11 +52,15 @@ pub(super) fn read(
         }
         match segment {
             FileSegment::Holes(count) => content.push_many(sparse::hole(), count, sink)?,
-            FileSegment::Cuts(cuts) => {
-                for cut in cuts {
-                    content.push(BlockRef::of(&buffer[cut]), sink)?;
+            FileSegment::Cuts(cuts) => match &cuts[..] {
+                // Most files are one block.
+                [cut] => content.push(BlockRef::of(&buffer[cut.clone()]), sink)?,
+                cuts => {
+                    for block in hash_cuts(buffer, cuts) {
+                        content.push(block, sink)?;
+                    }
                 }
-            }
+            },
         }
     }
 

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
 
-use super::segments::{FileSegment, ReadFailure, Segments};
+use super::segments::{FileSegment, ReadFailure, Segments, hash_cuts};
 use crate::block::BlockRef;
 use crate::manifest::Content;
 use crate::manifest::build::{ContentBuilder, NodeSink};
@@ -38,14 +38,9 @@ struct Hashed {
 
 impl CutPiece {
     fn hash(self) -> Hashed {
-        let blocks = self
-            .cuts
-            .into_iter()
-            .map(|c| BlockRef::of(&self.bytes[c]))
-            .collect();
         Hashed {
             number: self.number,
-            blocks: HashedBlocks::These(blocks),
+            blocks: HashedBlocks::These(hash_cuts(&self.bytes, &self.cuts)),
             bytes: self.bytes,
         }
     }

@@ -5,7 +5,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-use crate::block::chunk;
+use crate::block::{BlockRef, chunk};
 use crate::tree::fs::sparse;
 
 /// Reason for missing content.
@@ -104,4 +104,10 @@ impl Segments<'_> {
 
         Ok(data.start.saturating_sub(at) / chunk::MAX as u64)
     }
+}
+
+/// References to the blocks of a buffer.
+pub(super) fn hash_cuts(buffer: &[u8], cuts: &[Range<usize>]) -> Vec<BlockRef> {
+    let blocks: Vec<&[u8]> = cuts.iter().map(|cut| &buffer[cut.clone()]).collect();
+    BlockRef::many(&blocks)
 }

@@ -137,14 +137,20 @@ impl Stage {
         Ok(all)
     }
 
-    /// Verifies `bytes` and writes them to all their targets. False if they do not match `ordinal`,
-    /// or if the block is not wanted. Several threads may call this at once.
+    /// Like [`Self::put_hashed`], for bytes without a name.
+    #[cfg(test)]
     pub fn put(&self, ordinal: Ordinal, bytes: &[u8]) -> Result<bool> {
+        self.put_hashed(ordinal, bytes, &BlockHash::of(bytes))
+    }
+
+    /// Writes `bytes`, whose name is `hash`, to all their targets. False if they do not match
+    /// `ordinal`, or if the block is not wanted. Several threads may call this at once.
+    pub fn put_hashed(&self, ordinal: Ordinal, bytes: &[u8], hash: &BlockHash) -> Result<bool> {
         let Some(block) = self.wanted(ordinal)? else {
             return Ok(false);
         };
 
-        if !block.matches(bytes) {
+        if block.hash != *hash || block.size as usize != bytes.len() {
             return Ok(false);
         }
 

@@ -7,6 +7,9 @@ use crate::outcome::{LogRelease, ReleaseLog};
 use crate::report::words;
 use crate::units::ByteSize;
 
+/// Columns about a release, after its name.
+const RELEASE_FACTS: [&str; 5] = ["made", "entries", "size", "runs on", "kept by"];
+
 /// A whole page with `body` as its main part.
 pub(super) fn page(title: &str, here: &str, body: impl FnOnce(&mut Markup)) -> String {
     let mut page = Markup::default();
@@ -119,7 +122,7 @@ pub(super) fn tree<'a>(
         out.element("h2", &[], "Releases")
             .open("table", &[])
             .open("tr", &[]);
-        for head in ["release", "made", "entries", "size", "runs on", "kept by"] {
+        for head in std::iter::once("release").chain(RELEASE_FACTS) {
             out.element("th", &[], head);
         }
         out.close("tr");
@@ -156,6 +159,14 @@ fn host_group(out: &mut Markup, tree: &str, group: &HostGroup, at: usize) {
         out.text(": ")
             .element("span", &[("class", "reason")], reason);
     }
+    if let (Some(percent), Some(left)) = (group.percent, group.bytes_left) {
+        let last = if group.hosts.len() > 1 {
+            "the last at "
+        } else {
+            ""
+        };
+        out.text(&format!(", {last}{percent} %, {} left", ByteSize(left)));
+    }
     out.close("summary").open("ul", &[]);
     for host in &group.hosts {
         // A name that two hosts have is shown with its address.
@@ -183,8 +194,8 @@ fn release_row(out: &mut Markup, tree: &str, release: &LogRelease) {
         many(release.running.len(), "host"),
         many(release.kept.len(), "host"),
     ];
-    for cell in &cells {
-        out.element("td", &[], cell);
+    for (label, cell) in RELEASE_FACTS.iter().zip(&cells) {
+        out.element("td", &[("data-label", label)], cell);
     }
     out.close("tr");
 }

@@ -112,7 +112,7 @@ fn a_missing_release_is_named_as_by_the_command() {
         (group.state.word(), group.reason.clone().expect("a reason"))
     };
 
-    assert_eq!(reason(|_| ()), ("behind", "newest is www@7".into()));
+    assert_eq!(reason(|_| ()), ("behind", "behind: newest is www@7".into()));
     let (word, text) = reason(|s| s.stranded = true);
     assert_eq!(word, "behind");
     assert!(text.contains("no host keeps the whole tree"), "{text}");
@@ -159,7 +159,7 @@ fn the_state_of_a_fleet_has_one_identity() {
         fleet(7).json,
         "{\"hosts\":1,\"trees\":[{\"tree\":\"www\",\"newest\":7,\
         \"hosts\":1,\"groups\":[{\"state\":\"current\",\"serial\":7,\"reason\":null,\
-        \"hosts\":[\"web1\"]}]}]}"
+        \"percent\":null,\"bytes_left\":null,\"hosts\":[\"web1\"]}]}]}"
     );
 }
 

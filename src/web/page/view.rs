@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use crate::id::Serial;
 use crate::outcome::Standing;
 use crate::report::words;
 use crate::units::{printable, shown_age, shown_duration};
+use crate::wire::query::FetchProgress;
 
 /// State of a tree on a host, the ones that need somebody first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -109,6 +109,9 @@ pub(super) struct HostGroup {
     pub(super) serial: Option<u64>,
     /// Reason for the state, without times.
     pub(super) reason: Option<String>,
+    /// Progress of the host that has the most bytes left to fetch.
+    pub(super) percent: Option<u8>,
+    pub(super) bytes_left: Option<u64>,
     pub(super) hosts: Vec<String>,
 }
 
@@ -149,19 +152,23 @@ impl FleetView {
 }
 
 fn tree(name: &str, standings: &[&Standing]) -> TreeView {
-    let mut groups: BTreeMap<(HostWord, Option<u64>, Option<String>), Vec<String>> =
-        BTreeMap::new();
+    let mut groups: BTreeMap<_, Vec<&Standing>> = BTreeMap::new();
     for standing in standings {
         let key = (HostWord::of(standing), serial(standing), reason(standing));
-        let hosts = groups.entry(key).or_default();
-        hosts.push(standing.named.to_string());
+        groups.entry(key).or_default().push(standing);
     }
 
-    let group = |((state, serial, reason), hosts)| HostGroup {
-        state,
-        serial,
-        reason,
-        hosts,
+    let group = |((state, serial, reason), members): (_, Vec<&Standing>)| {
+        let fetches = members.iter().filter_map(|standing| fetch(standing));
+        let last = fetches.max_by_key(|fetch| fetch.left);
+        HostGroup {
+            state,
+            serial,
+            reason,
+            percent: last.map(FetchProgress::percent),
+            bytes_left: last.map(|fetch| fetch.left),
+            hosts: members.iter().map(|s| s.named.to_string()).collect(),
+        }
     };
     let is_good = |standing: &&&Standing| standing.tombstone.is_none();
     TreeView {
@@ -201,6 +208,10 @@ fn serial(standing: &Standing) -> Option<u64> {
     Some(status.running.max(status.sent)?.0)
 }
 
+fn fetch(standing: &Standing) -> Option<FetchProgress> {
+    standing.status.as_ref()?.work.as_ref()?.fetch
+}
+
 /// Reason for the state, the same for all hosts that have it.
 fn reason(standing: &Standing) -> Option<String> {
     let status = standing.status.as_ref()?;
@@ -223,7 +234,7 @@ fn reason(standing: &Standing) -> Option<String> {
         }
         HostWord::Split => "hosts run another release of the same serial".to_string(),
         HostWord::Reverted => "its sender took the release back".to_string(),
-        HostWord::Incomplete | HostWord::Behind => missed(standing)?,
+        HostWord::Incomplete | HostWord::Behind => words::missed(standing)?,
         HostWord::Stale => match (&status.stale, &status.repository) {
             (None, Some(trouble)) => format!("repository: {}", printable(trouble.text.as_bytes())),
             _ => "the release is older than max_age allows".to_string(),
@@ -233,33 +244,12 @@ fn reason(standing: &Standing) -> Option<String> {
     })
 }
 
-/// The missing release or parts, as `makuo status` words them.
-fn missed(standing: &Standing) -> Option<String> {
-    let release = |serial: &Serial| words::release(&standing.tree, Some(*serial));
-    let parts: Vec<String> = standing.lacks_parts.iter().map(release).collect();
-    let newest = standing.behind.as_ref().map(release);
-
-    Some(
-        match (standing.lacks.as_ref().map(release), parts.is_empty()) {
-            (Some(whole), _) => {
-                format!("lacks {whole}, which its release is a part of: deploy the whole tree")
-            }
-            (None, false) => format!(
-                "lacks {}, sent to others before: send it again, or deploy the whole tree",
-                parts.join(", ")
-            ),
-            (None, true) if standing.stranded => format!(
-                "newest is {}, a part, and no host keeps the whole tree: deploy it",
-                newest?
-            ),
-            (None, true) => format!("newest is {}", newest?),
-        },
-    )
-}
-
 /// Everything about a tree on a host, with times.
 fn notes(standing: &Standing) -> Vec<String> {
-    let mut notes: Vec<String> = reason(standing).into_iter().collect();
+    // A failure is told below, with its time.
+    let reason = reason(standing).filter(|_| HostWord::of(standing) != HostWord::Failed);
+    let mut notes: Vec<String> = reason.into_iter().collect();
+    notes.extend(fetch(standing).map(words::fetch_progress));
     let Some(status) = &standing.status else {
         notes.push("it is alive and did not answer".into());
         return notes;

@@ -45,6 +45,7 @@ fn tree(text: &str, releases: u64) -> TreeReport {
             word: "staging".into(),
             serial: Serial(9),
             sender: HostName::new("ci").expect("legal"),
+            fetch: (releases > 1).then_some(FetchProgress { total: 9, left: 2 }),
         }),
         trouble: Some(Trouble {
             serial: Serial(8),

@@ -157,3 +157,55 @@ fn a_check_says_what_it_could_not_see() {
         }
     }
 }
+
+/// Hears notes.
+#[derive(Default)]
+struct Notes(Vec<String>);
+
+impl Observer for Notes {
+    fn event(&mut self, event: &Event) {
+        if let Event::Note(text) = event {
+            self.0.push(text.clone());
+        }
+    }
+}
+
+#[test]
+fn a_check_names_every_pack_that_is_damaged_or_cannot_be_read() {
+    let depot = depot();
+    let seed = std::env::var("MAKUO_CHECK_SEED")
+        .map_or_else(|_| fastrand::u64(..), |seed| seed.parse().expect("a seed"));
+    println!("MAKUO_CHECK_SEED={seed}");
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let needed = Bucket::of(&depot, false);
+    needed.gc().expect("a gc");
+    let needed = needed.bucket.objects();
+
+    for _ in 0..20 {
+        let failing = Bucket::of(&depot, false);
+        let packs = failing.bucket.objects();
+        let packs = packs.iter().filter(|name| name.contains("packs/"));
+        let (mut bad, mut all) = (Vec::new(), 0);
+        for pack in packs {
+            all += 1;
+            match rng.u32(..3) {
+                0 => failing.bucket.damage(pack),
+                1 => failing.bucket.lock(pack),
+                _ => continue,
+            }
+            bad.push(pack.as_str());
+        }
+
+        let mut notes = Notes::default();
+        let found = check(&failing.store, &failing.keys, &mut notes);
+        for pack in &bad {
+            let told = notes.0.iter().filter(|note| note.contains(pack));
+            assert!(told.count() > 0, "{pack}: {:?}", notes.0);
+        }
+        let others = |note: &&String| !bad.iter().any(|pack| note.contains(pack));
+        assert_eq!(notes.0.iter().find(others), None);
+        let harms = bad.iter().any(|pack| needed.iter().any(|one| one == pack));
+        assert_eq!(found.is_err(), harms, "{bad:?}: {found:?}");
+        assert!(found.is_err() || found.is_ok_and(|report| report.packs == all));
+    }
+}

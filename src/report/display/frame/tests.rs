@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::id::{HostName, NamedHost};
+use crate::report::sample;
 use crate::units::{ByteSize, Rate};
 
 /// Progress of a session that sends to five hosts.
@@ -132,12 +133,7 @@ fn many_hosts_take_few_rows() {
 
 #[test]
 fn no_row_is_wider_than_the_terminal() {
-    let seed = std::env::var("MAKUO_SEED")
-        .ok()
-        .and_then(|s| s.parse().ok());
-    let seed = seed.unwrap_or_else(|| fastrand::u64(..));
-    println!("MAKUO_SEED={seed}");
-    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut rng = sample::rng("MAKUO_FRAMES_SEED");
 
     for _ in 0..2_000 {
         let mut progress = many(rng.usize(0..600));
