@@ -18,7 +18,7 @@ use crate::drive::repository::{self, HeadMemory, PublishOptions, try_repository}
 use crate::id::{Serial, check_pattern};
 use crate::keys::{AuthorizedKeys, Signer};
 use crate::manifest::ReleaseMessage;
-use crate::outcome::{Event, Observer, Outcome, Purpose};
+use crate::outcome::{Event, ExitStatus, Observer, Outcome, Purpose};
 use crate::report::{Report, end_display, notify};
 use crate::repository::SignedRelease;
 use crate::repository::head::HeadValidity;
@@ -69,10 +69,10 @@ pub struct SessionOptions {
 }
 
 pub(super) fn run(args: &DeployArgs, config: Option<&Path>, report: &mut Report) -> Result<u8> {
-    let purpose = if args.preview.dry_run {
-        Purpose::DryRun
-    } else {
-        Purpose::Deploy
+    let purpose = match (args.preview.dry_run, args.stage) {
+        (true, _) => Purpose::DryRun,
+        (false, true) => Purpose::Stage,
+        (false, false) => Purpose::Deploy,
     };
 
     let mut options = resolve(&args.session, purpose, config)?;
@@ -108,9 +108,17 @@ pub(super) fn session(options: &SessionOptions, report: &mut Report) -> Result<u
         printable(options.spec.source.as_os_str().as_encoded_bytes())
     ));
     let outcome = run_until(&interrupt, options, engine, report)?;
+    if let (Purpose::Stage, ExitStatus::Success, Some(serial)) =
+        (options.purpose, outcome.exit, outcome.serial)
+    {
+        let release = format!("{}@{serial}", options.spec.tree);
+        report.event(&Event::Note(format!(
+            "commit it with `makuo commit {release}`, or drop it with `makuo abort {release}`"
+        )));
+    }
+
     report.outcome(&outcome);
     notify(&options.spec, &outcome);
-
     Ok(outcome.exit.code())
 }
 

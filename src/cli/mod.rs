@@ -5,6 +5,7 @@
 
 pub mod args;
 mod check;
+mod commit;
 mod completions;
 mod daemon;
 mod demo;
@@ -12,6 +13,7 @@ mod deploy;
 mod deploy_turn;
 mod diff;
 mod doctor;
+mod hold;
 mod init;
 mod kept;
 mod keygen;
@@ -107,6 +109,10 @@ fn dispatch(cli: &Cli, settings: Settings, report: &mut Report) -> Result<u8> {
         Deploy(args) => deploy::run(args, config, report),
         Watch(args) => watch::run(args, config, report),
         Diff(args) => diff::run(args, config, report),
+        Commit(args) => commit::commit(args, config, report),
+        Abort(args) => commit::abort(args, config, report),
+        Hold(args) => hold::hold(args, config, report),
+        Release(args) => hold::release(args, config, report),
         Rollback(args) => rollback::run(args, config, report),
         Publish(args) => publish::run(args, config, report),
         Pull(args) => pull::run(args, config, report),

@@ -270,6 +270,10 @@ impl TreeConfig {
             ));
         }
 
+        if let Some(window) = &self.window {
+            text.push_str(&format!("; commits only {} UTC", window.shown()));
+        }
+
         if self.follow_links {
             text.push_str("; its path may contain links of any user");
         }

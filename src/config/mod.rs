@@ -9,6 +9,7 @@ mod hooks;
 mod parse;
 mod peer_name;
 mod remarks;
+mod window;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 pub use parse::CONFIG_KEYS;
 pub use peer_name::PeerName;
+pub use window::{CommitWindow, shown_weekly};
 
 use crate::hook::Hooks;
 use crate::hook::helper_process::HookSource;
@@ -244,6 +246,8 @@ pub struct TreeConfig {
     pub devices: bool,
     /// Allows symbolic links of any user in the tree's path, not only root's and the daemon's.
     pub follow_links: bool,
+    /// Times in which the tree commits; `None` for any time.
+    pub window: Option<CommitWindow>,
 }
 
 /// `repository`, `repository_ca` and `poll` of a tree.
@@ -368,6 +372,7 @@ impl TreeConfig {
             swap,
             devices,
             follow_links: false,
+            window: None,
         }
     }
 }

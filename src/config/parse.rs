@@ -57,6 +57,7 @@ pub const CONFIG_KEYS: &[&str] = &[
     "tree.swap",
     "tree.devices",
     "tree.follow_links",
+    "tree.window",
     "tree.before",
     "tree.after",
     "tree.health",
@@ -85,6 +86,8 @@ const MAX_REQUIRED_SIGNATURES: i64 = 4;
 const MIN_REPAIR: Duration = Duration::from_secs(1);
 /// Largest number of trees on a host.
 const MAX_TREES: usize = 1000;
+/// Largest number of windows of a tree.
+const MAX_WINDOWS: usize = 64;
 /// Longest path of a unix socket, in bytes.
 const MAX_SOCKET: usize = 107;
 
@@ -524,6 +527,7 @@ fn read_tree(mut section: Section) -> Result<TreeConfig> {
     let swap = section.take("swap").map(|f| f.bool()).transpose()?;
     let devices = flag(&mut section, "devices", false)?;
     let follow_links = flag(&mut section, "follow_links", false)?;
+    let window = section.take("window").map(read_window).transpose()?;
     let missing = |key: &str| {
         section
             .wrong(&format!("a [[tree]] without `{key}`"))
@@ -549,7 +553,34 @@ fn read_tree(mut section: Section) -> Result<TreeConfig> {
         swap,
         devices,
         follow_links,
+        window,
     })
+}
+
+/// One window or a list.
+fn read_window(field: Field) -> Result<CommitWindow> {
+    if field.is_text() {
+        return CommitWindow::of([field.text()?]).map_err(|why| field.wrong(why));
+    }
+
+    let empty = field.wrong("name a time, or leave it out");
+    let many = field.wrong("too many windows");
+    let list = field.list("a window, as \"Mon-Fri 02:00-04:00\", or a list of them")?;
+    if list.is_empty() {
+        return Err(empty);
+    }
+    if list.len() > MAX_WINDOWS {
+        return Err(many);
+    }
+
+    // One by one first, so that an error names its place.
+    let mut texts = Vec::new();
+    for item in &list {
+        let text = item.text()?;
+        CommitWindow::of([text]).map_err(|why| item.wrong(why))?;
+        texts.push(text);
+    }
+    CommitWindow::of(texts).map_err(|_| many)
 }
 
 /// Repository of a tree. The daemon, which knows the stores, checks the URL.

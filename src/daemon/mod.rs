@@ -15,8 +15,8 @@ mod serving;
 mod starting;
 
 pub use control::{
-    ControlSocket, is_reachable, query_members, query_roster, query_survey, query_trees,
-    request_files,
+    ControlSocket, HoldRequest, is_reachable, query_members, query_roster, query_survey,
+    query_trees, request_files, request_hold,
 };
 pub use preflight::Preflight;
 pub use sandbox::RunAs;

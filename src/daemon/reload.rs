@@ -127,6 +127,7 @@ fn take_rules(tree: &mut TreeConfig, before: &TreeConfig, now: TreeConfig) {
         &before.require_signatures,
         now.require_signatures,
     );
+    take_changed(&mut tree.window, &before.window, now.window);
     take_changed(&mut tree.hooks, &before.hooks, now.hooks);
 }
 

@@ -40,6 +40,9 @@ impl Namespace {
     /// Heads of trees in a repository.
     pub const HEAD: Namespace = Namespace("makuo-head@v1");
 
+    /// Orders to hold a tree.
+    pub const HOLD: Namespace = Namespace("makuo-hold@v1");
+
     /// The namespace in SSHSIG, for `ssh-keygen -Y verify -n`.
     pub fn as_str(self) -> &'static str {
         self.0

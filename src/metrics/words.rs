@@ -90,6 +90,8 @@ words! {
         Refused = "refused",
         /// The sender gave up.
         Aborted = "aborted",
+        /// The release stays staged.
+        Staged = "staged",
         /// The release could not be put in place.
         Failed = "failed",
         /// Some hosts have the release, others do not.
@@ -109,6 +111,7 @@ impl SessionEnd {
             HostStage::Stuck => Self::Stuck,
             HostStage::Refused => Self::Refused,
             HostStage::Aborted => Self::Aborted,
+            HostStage::Staged => Self::Staged,
             HostStage::Failed => Self::Failed,
             HostStage::Staging | HostStage::Ready if is_audit => Self::Compared,
             _ => Self::Lost,
@@ -149,6 +152,8 @@ words! {
         Comparison = "comparison",
         /// Too much to do, or asked too often.
         Busy = "busy",
+        /// The tree is held, or its window is closed.
+        Held = "held",
     }
 }
 

@@ -8,8 +8,9 @@ use crate::block::BlockHash;
 use crate::id::{HostName, Labels, NamedHost, Serial, TreeName, matches_host};
 use crate::manifest::{ReleaseId, ReleaseMessage};
 use crate::units::{ByteSize, WallTime};
+use crate::wire::hold::HeldReport;
 use crate::wire::message::Tombstone;
-use crate::wire::query::{Drifted, RepositoryTrouble, Stale, TreeActivity, Trouble};
+use crate::wire::query::{Drifted, RepositoryTrouble, StagedReport, Stale, TreeActivity, Trouble};
 
 /// The releases of one tree that the fleet knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -230,4 +231,8 @@ pub struct TreeStatus {
     pub sent: Option<Serial>,
     /// What the current release changes, in its author's words.
     pub message: Option<ReleaseMessage>,
+    /// Release that the host keeps staged.
+    pub staged: Option<StagedReport>,
+    /// Hold of the tree.
+    pub held: Option<HeldReport>,
 }

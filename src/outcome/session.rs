@@ -22,6 +22,27 @@ pub enum Purpose {
     DryRun,
     /// Report differences; a difference is exit code 1.
     Diff,
+    /// Leave the release staged on the targets.
+    Stage,
+    /// Abort a release that the targets keep staged.
+    Abort,
+}
+
+impl Purpose {
+    /// Returns whether hosts are only compared with the release.
+    pub fn is_audit(self) -> bool {
+        matches!(self, Purpose::DryRun | Purpose::Diff)
+    }
+
+    /// Returns whether the session has reached its goal at a host in `state`.
+    pub fn is_reached(self, state: HostState) -> bool {
+        match self {
+            Purpose::Deploy => state.is_well(),
+            Purpose::DryRun | Purpose::Diff => state.is_well() || state == HostState::Diffed,
+            Purpose::Stage => state == HostState::Staged,
+            Purpose::Abort => state == HostState::Aborted,
+        }
+    }
 }
 
 /// Exit status of the command.
@@ -266,8 +287,7 @@ pub fn exit_status(
     hosts: impl IntoIterator<Item = HostState>,
     drift: bool,
 ) -> ExitStatus {
-    let audit = purpose != Purpose::Deploy;
-    let good = |state: HostState| state.is_well() || (audit && state == HostState::Diffed);
+    let good = |state: HostState| purpose.is_reached(state);
     let mut some = false;
     let mut all = true;
     for state in hosts {
@@ -324,6 +344,20 @@ mod tests {
                 state.word()
             );
         }
+    }
+
+    #[test]
+    fn a_release_is_staged_or_aborted_on_all_none_or_some() {
+        let stage = |states: &[HostState]| code(Purpose::Stage, states, false);
+        assert_eq!(stage(&[Staged, Staged]), 0);
+        assert_eq!(stage(&[Staged, Refused]), 4);
+        assert_eq!(stage(&[Aborted, Refused]), 3);
+        assert_eq!(stage(&[]), 3);
+
+        let abort = |states: &[HostState]| code(Purpose::Abort, states, false);
+        assert_eq!(abort(&[Aborted]), 0);
+        assert_eq!(abort(&[Aborted, Absent]), 4);
+        assert_eq!(abort(&[Absent, Staged]), 3);
     }
 
     #[test]

@@ -39,11 +39,13 @@ pub enum HostState {
     Aborted,
     /// Took part and failed; the tree is unchanged.
     Failed,
+    /// Keeps the release staged for a later commit; the tree is unchanged.
+    Staged,
 }
 
 impl HostState {
     /// Every state, in the order of a session.
-    pub const ALL: [HostState; 17] = [
+    pub const ALL: [HostState; 18] = [
         HostState::Absent,
         HostState::Refused,
         HostState::Joined,
@@ -61,6 +63,7 @@ impl HostState {
         HostState::Unknown,
         HostState::Aborted,
         HostState::Failed,
+        HostState::Staged,
     ];
 
     /// Word for the state in output and JSON.
@@ -83,6 +86,7 @@ impl HostState {
             HostState::Unknown => "unknown",
             HostState::Aborted => "aborted",
             HostState::Failed => "failed",
+            HostState::Staged => "staged",
         }
     }
 

@@ -88,6 +88,7 @@ mod tests {
             tree: None,
             serial: None,
             machine: None,
+            order: None,
         }
     }
 

@@ -9,8 +9,8 @@ use std::io::{IsTerminal, Write};
 use super::display::{LiveDisplay, suspend_display};
 use super::paint::{self, Painter, Tint};
 use super::summary::{
-    audit_summary, change_line, deploy_summary, drift_line, host_row, host_rows, tint_of,
-    trouble_text, without_drift,
+    audit_summary, change_line, deploy_summary, drift_line, host_row, host_rows, staged_summary,
+    tint_of, trouble_text, without_drift,
 };
 use super::table::{Align, TextTable};
 use super::terminal::TextStream;
@@ -108,6 +108,10 @@ impl HumanReport {
                 }
                 self.hosts(outcome);
                 self.data(&deploy_summary(outcome));
+            }
+            Purpose::Stage | Purpose::Abort => {
+                self.hosts(outcome);
+                self.data(&staged_summary(outcome));
             }
             Purpose::DryRun | Purpose::Diff => {
                 self.drift(outcome);

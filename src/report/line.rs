@@ -42,7 +42,7 @@ use crate::id::{Labels, NamedHost};
 use crate::manifest::ReleaseMessage;
 use crate::outcome::{
     DriftGroup, DriftLine, HostChange, HostResult, HostState, MadeRelease, MemberInfo, Outcome,
-    PendingHost, ProgressReport, Purpose, ScanSummary,
+    PendingHost, ProgressReport, ScanSummary,
 };
 use crate::units::printable;
 
@@ -202,6 +202,8 @@ pub(super) struct ResultLine<'a> {
     unknown: Option<usize>,
     absent: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
+    staged: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     drifted: Option<usize>,
     files_written: u64,
     files_deleted: u64,
@@ -356,14 +358,11 @@ impl<'a> ResultLine<'a> {
     pub(super) fn of(outcome: &'a Outcome) -> Self {
         let states =
             |of: fn(HostState) -> bool| outcome.hosts.iter().filter(|h| of(h.state)).count();
-        let audit = outcome.purpose != Purpose::Deploy;
+        let audit = outcome.purpose.is_audit();
         let absent = states(|s| s == HostState::Absent);
         let done = states(HostState::is_well);
-        let good = if audit {
-            done + states(|s| s == HostState::Diffed)
-        } else {
-            done
-        };
+        let is_reached = |host: &&HostResult| outcome.purpose.is_reached(host.state);
+        let good = outcome.hosts.iter().filter(is_reached).count();
 
         let repository = outcome.repository.as_ref();
         let unpublished = repository.and_then(|r| {
@@ -386,6 +385,7 @@ impl<'a> ResultLine<'a> {
             failed: outcome.hosts.len() - good - absent,
             unknown: Some(states(|s| s == HostState::Unknown)).filter(|n| *n > 0),
             absent,
+            staged: Some(states(|s| s == HostState::Staged)).filter(|n| *n > 0),
             drifted: audit.then(|| outcome.drift.iter().map(|g| g.hosts.len()).sum()),
             files_written: outcome.files_written,
             files_deleted: outcome.files_deleted,

@@ -19,6 +19,7 @@ pub(super) fn tint_of(state: HostState) -> Tint {
         HostState::Torn | HostState::Unknown => Tint::Bad,
         HostState::Joined | HostState::Diffed | HostState::Staging => Tint::Plain,
         HostState::Ready | HostState::Prepared | HostState::Checking => Tint::Plain,
+        HostState::Staged => Tint::Note,
     }
 }
 
@@ -139,6 +140,23 @@ pub(super) fn deploy_summary(o: &Outcome) -> String {
     )
 }
 
+/// Summary of a session that stages a release, or aborts a staged one.
+pub(super) fn staged_summary(o: &Outcome) -> String {
+    let is_reached = |h: &&HostResult| o.purpose.is_reached(h.state);
+    let done = o.hosts.iter().filter(is_reached).count();
+    let release = words::release(&o.tree, o.serial);
+    let hosts = words::count(o.hosts.len() as u64, "host");
+    let took = words::seconds(o.took);
+    match o.purpose {
+        Purpose::Abort => format!("{release}: aborted on {done} of {hosts} in {took}"),
+        _ => format!(
+            "{release}: staged on {done} of {hosts}, and not committed; sent {} for a release of \
+             {} in {took}",
+            o.bytes_sent, o.bytes_release
+        ),
+    }
+}
+
 pub(super) fn audit_summary(o: &Outcome) -> String {
     let differ = o.drift.iter().filter(|g| !g.is_empty());
     let differ: u64 = differ.map(|g| g.hosts.len() as u64).sum();
@@ -171,16 +189,26 @@ pub(super) fn without_drift(o: &Outcome) -> Vec<NamedHost> {
 
 pub(super) fn trouble_text(o: &Outcome) -> String {
     let release = words::release(&o.tree, o.serial);
-    let good = |h: &&HostResult| {
-        h.state.is_well() || (o.purpose != Purpose::Deploy && h.state == HostState::Diffed)
-    };
+    let good = |h: &&HostResult| o.purpose.is_reached(h.state);
 
     let done: Vec<NamedHost> = o.hosts.iter().filter(good).map(HostResult::named).collect();
     let mut lines = vec![match (o.exit, o.purpose) {
         (ExitStatus::Mixed, Purpose::Deploy) => mixed_text(o, &release),
+        (ExitStatus::Mixed, Purpose::Stage) => {
+            format!("mixed: some hosts keep {release} staged, others do not")
+        }
+        (ExitStatus::Mixed, Purpose::Abort) => {
+            format!("mixed: {release} is aborted on some hosts, and not known to be on others")
+        }
         (ExitStatus::Mixed, _) => "mixed: some hosts answered, others did not".to_string(),
         // The reason includes the number of answers.
-        (_, Purpose::Deploy) if o.hosts.is_empty() => format!("{} was offered to no host", o.tree),
+        (_, Purpose::Stage) if !o.hosts.is_empty() => {
+            format!("{release} was not staged: no host changed")
+        }
+        (_, Purpose::Abort) if !o.hosts.is_empty() => format!("{release} was not aborted"),
+        (_, Purpose::Deploy | Purpose::Stage | Purpose::Abort) if o.hosts.is_empty() => {
+            format!("{} was offered to no host", o.tree)
+        }
         (_, Purpose::Deploy) if o.hosts.iter().any(|h| h.state == HostState::Reverted) => {
             format!("{release} was taken back: no host has it")
         }
@@ -202,10 +230,11 @@ pub(super) fn trouble_text(o: &Outcome) -> String {
     if !done.is_empty() {
         lines.push(format!(
             "  {}: {}",
-            if o.purpose == Purpose::Deploy {
-                "have it"
-            } else {
-                "answered"
+            match o.purpose {
+                Purpose::Deploy => "have it",
+                Purpose::Stage => "keep it staged",
+                Purpose::Abort => "aborted it",
+                Purpose::DryRun | Purpose::Diff => "answered",
             },
             words::hosts(&done)
         ));

@@ -29,6 +29,8 @@ pub struct SimDisk {
     pub committed: Option<Release>,
     /// The previous release, while a revert is possible.
     before: Option<Option<Release>>,
+    /// The release that stays staged.
+    pub staged: Option<Release>,
     /// Behaviour of the disk and its hooks.
     pub script: DiskScript,
     /// Actions so far.
@@ -49,6 +51,8 @@ pub struct DiskScript {
     pub refuse: Option<String>,
     /// Number of delivered payloads to corrupt.
     pub corrupt: u32,
+    /// Reason why the host commits nothing now.
+    pub held: Option<String>,
     /// Read back none of the blocks.
     forgetful: bool,
 }
@@ -171,6 +175,7 @@ impl SimDisk {
                 let holds = order.signature == signature(&order.order);
                 if holds {
                     self.tombstones.push(order.clone());
+                    self.drop_staged();
                 }
                 DiskReply::Buried(order, holds)
             }
@@ -190,6 +195,19 @@ impl SimDisk {
         })
     }
 
+    /// Forgets a staged release that cannot be committed any more.
+    fn drop_staged(&mut self) {
+        let stones = self.stones();
+        let newest = self
+            .committed
+            .as_ref()
+            .map(|release| release.header().serial);
+        self.staged.take_if(|staged| {
+            let is_aborted = stones.iter().any(|stone| stone.release == staged.id());
+            is_aborted || newest >= Some(staged.header().serial)
+        });
+    }
+
     /// Returns whether a release is newer than the one in place.
     fn is_newer(&self, release: &Release) -> bool {
         self.committed
@@ -203,8 +221,14 @@ impl SimDisk {
             return Err("not signed".to_string().into());
         }
 
+        let is_staged = self
+            .staged
+            .as_ref()
+            .is_some_and(|staged| staged.id() == release.id());
         let mut stones = self.stones().into_iter();
-        let refused = if let Some(why) = &self.script.refuse {
+        let refused = if offer.staged && !is_staged {
+            Some("it is not staged here".to_string())
+        } else if let Some(why) = &self.script.refuse {
             Some(why.clone())
         } else if stones.any(|stone| stone.release == release.id()) {
             Some("it was taken back".to_string())
@@ -214,8 +238,10 @@ impl SimDisk {
             None
         };
 
-        self.open
-            .insert(session, OpenSession::new(release, offer.grant.is_some()));
+        self.open.insert(
+            session,
+            OpenSession::new(release, offer.grant.is_some(), offer.staged),
+        );
         refused.map_or(Ok(()), |why| Err(why.into()))
     }
 
@@ -234,7 +260,11 @@ impl SimDisk {
             Ask::ReadBack { generation, parts } => {
                 Answer::ReadBack(generation, self.read_back(session, parts))
             }
-            Ask::Finish => Answer::Finished(self.with_open(session, |open, _| open.finish())),
+            Ask::Finish => {
+                let held = self.script.held.clone();
+                let finished = self.with_open(session, |open, _| open.finish());
+                Answer::Finished(finished.map(|()| held))
+            }
             Ask::Order(order) => Answer::Ordered(self.order(session, &order)),
             Ask::Check => Answer::Checked(self.script.health.clone().unwrap_or(Ok(()))),
         }
@@ -305,7 +335,15 @@ impl SimDisk {
                 self.committed = self.before.take().flatten();
                 Ordered::Reverted("went back".into())
             }
-            OrderKind::Abort | OrderKind::Revert => Ordered::Aborted,
+            OrderKind::Abort | OrderKind::Revert => {
+                let is_it = |staged: &mut Release| staged.id() == order.release;
+                self.staged.take_if(is_it);
+                Ordered::Aborted
+            }
+            OrderKind::Stage => {
+                let replaced = self.staged.replace(open.release.clone());
+                Ordered::Staged(replaced.map(|old| format!("in place of {old}")))
+            }
             OrderKind::Prepare => {
                 self.counts.votes += u32::from(self.script.vote.is_some());
                 match self.script.vote.clone().unwrap_or(Ok(())) {
@@ -313,11 +351,14 @@ impl SimDisk {
                     Err(why) => Ordered::Vetoed(why),
                 }
             }
+            OrderKind::Commit if self.script.held.is_some() => Ordered::Vetoed("held".to_string()),
             OrderKind::Commit => {
                 self.counts.commits += 1;
+                let serial = open.release.header().serial;
                 self.before = Some(self.committed.replace(open.release.clone()));
+                self.drop_staged();
                 Ordered::Committed {
-                    serial: open.release.header().serial,
+                    serial,
                     checks: self.script.health.is_some(),
                 }
             }

@@ -12,7 +12,8 @@ use crate::keys::{HostKey, KnownHosts, PublicKey};
 use crate::manifest::Intent;
 use crate::proto::Dest;
 use crate::proto::control::Control;
-use crate::proto::sender::{KeyRules, SenderNotice};
+use crate::proto::sender::{CommitRules, KeyRules, SenderNotice, SessionGoal};
+use crate::units::Quorum;
 use crate::wire::message::{DiffSummary, Hello, OrderKind, StageReport, TreeState};
 use crate::wire::{Datagram, HostStage, Message};
 
@@ -93,6 +94,8 @@ impl Forger {
                 nonce: None,
                 targets: None,
                 tags: None,
+                keeps: None,
+                held: None,
                 identity: Some(self.key.identity()),
                 signature: None,
             };
@@ -151,13 +154,20 @@ fn deploy(seed: u64, answered: bool, known: bool, strict: bool) -> (Network, usi
     };
 
     let mut network = Network::new(setup, SimOffer::random(seed, 1, Intent::Deploy, 12, 20_000));
+    forge(&mut network, seed, silent, answered);
+    (network, silent)
+}
+
+/// Runs a session to its end while an attacker speaks for the host `silent`, which is cut off after
+/// its answer or from the beginning.
+fn forge(network: &mut Network, seed: u64, silent: usize, answered: bool) {
     let cut = |network: &mut Network| {
         network.cut(NodeId::host(silent), NodeId::SENDER, true);
         network.cut(NodeId::SENDER, NodeId::host(silent), true);
     };
 
     if !answered {
-        cut(&mut network);
+        cut(network);
     }
 
     let mut forger = Forger::of(silent, seed);
@@ -170,17 +180,15 @@ fn deploy(seed: u64, answered: bool, known: bool, strict: bool) -> (Network, usi
             .notices
             .iter()
             .any(|notice| matches!(notice, SenderNotice::Discovered { .. }));
-        match (discovered, asked(&network)) {
+        match (discovered, asked(network)) {
             (true, _) => {
-                cut(&mut network);
-                forger.commit(&mut network);
+                cut(network);
+                forger.commit(network);
             }
-            (false, Some(nonce)) if !answered => forger.answer(&mut network, nonce),
+            (false, Some(nonce)) if !answered => forger.answer(network, nonce),
             _ => {}
         }
     }
-
-    (network, silent)
 }
 
 fn key_of(host: usize) -> PublicKey {
@@ -285,5 +293,48 @@ fn hosts_that_are_known_are_taken_without_a_word() {
             network.sender().hosts().all(|host| host.key().is_some()),
             "seed {seed}"
         );
+    }
+}
+
+#[test]
+fn a_host_that_knows_no_staged_releases_is_told_apart() {
+    for seed in 0..6 {
+        let setup = NetworkSetup {
+            seed,
+            hosts: 2,
+            observe: Observations {
+                datagrams: true,
+                ..Observations::default()
+            },
+            commit: CommitRules {
+                goal: SessionGoal::Stage,
+                quorum: Quorum::Count(1),
+                ..CommitRules::default()
+            },
+            prepare: STEP * 3,
+            patience: Duration::from_secs(2),
+            ..NetworkSetup::default()
+        };
+
+        // The reports of the second host are those of an older makuo.
+        let mut network = Network::new(setup, SimOffer::random(seed, 1, Intent::Deploy, 5, 5_000));
+        forge(&mut network, seed, 2, false);
+        let ends = network.sender().hosts().map(|host| {
+            let text = host.text.clone().unwrap_or_default();
+            (host.name.to_string(), host.stage, text)
+        });
+        let mut ends: Vec<_> = ends.collect();
+        ends.sort();
+        let expected = [
+            ("mk1", HostStage::Staged, ""),
+            (
+                "mk2",
+                HostStage::Refused,
+                "cannot keep a release staged: it runs an older makuo",
+            ),
+        ];
+        let expected =
+            expected.map(|(name, stage, text)| (name.to_string(), Some(stage), text.to_string()));
+        assert_eq!(ends, expected, "seed {seed}");
     }
 }

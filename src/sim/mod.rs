@@ -32,6 +32,8 @@ mod replay_tests;
 mod sender;
 pub mod sent_messages;
 pub mod setup;
+#[cfg(test)]
+mod staged_tests;
 mod stopped;
 #[cfg(test)]
 mod switch_tests;

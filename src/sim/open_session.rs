@@ -21,6 +21,8 @@ pub(super) struct OpenSession {
     pub(super) release: Release,
     /// The release was committed elsewhere.
     pub(super) granted: bool,
+    /// The release has to be on the disk already.
+    staged: bool,
     /// Missing nodes and blocks, by ordinal.
     wants: BTreeMap<u64, BlockRef>,
 }
@@ -38,10 +40,11 @@ pub(super) struct DeliveredBlocks {
 
 impl OpenSession {
     /// Creates a session that wants nothing yet.
-    pub(super) fn new(release: Release, granted: bool) -> Self {
+    pub(super) fn new(release: Release, granted: bool, staged: bool) -> Self {
         Self {
             release,
             granted,
+            staged,
             wants: BTreeMap::new(),
         }
     }
@@ -56,6 +59,9 @@ impl OpenSession {
             .iter()
             .map(|(ordinal, child)| (ordinal.0, child.block()))
             .collect();
+        if self.staged && !self.wants.is_empty() {
+            return Err("its manifest is not whole".to_string());
+        }
 
         Ok(self.wanted())
     }
@@ -90,6 +96,10 @@ impl OpenSession {
                     self.wants.insert(ordinal, block);
                 }
             }
+        }
+
+        if self.staged && !self.wants.is_empty() {
+            return Err("what was staged is not whole".to_string());
         }
 
         // Hosts with the same missing blocks have the same list.

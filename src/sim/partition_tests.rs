@@ -43,7 +43,7 @@ fn network(seed: u64, rng: &mut fastrand::Rng) -> Network {
             },
             batches: batches.into_iter().map(Into::into).collect(),
             revert: rng.bool(),
-            lists: false,
+            ..CommitRules::default()
         },
         patience: Duration::from_secs(3),
         // A slow disk lets beacons come between an order and its effects.

@@ -194,6 +194,8 @@ impl Sending {
             nonce: None,
             targets: None,
             tags: None,
+            keeps: None,
+            held: None,
         };
 
         let signature = Some(
@@ -358,6 +360,7 @@ fn announcement(session: SessionId, offer: &SimOffer) -> Announce {
         only: None,
         proves: None,
         after: None,
+        staged: None,
     }
 }
 

@@ -17,7 +17,7 @@ pub(crate) use values::{patterns, read_command};
 
 use crate::block::frame::Level;
 use crate::hook::Command;
-use crate::id::{HostName, TreeName};
+use crate::id::{HostName, TreeName, check_pattern};
 use crate::manifest::Rules;
 use crate::manifest::entry::Mode;
 use crate::manifest::rules::{Exclude, Layout, UnknownOwner};
@@ -189,6 +189,28 @@ pub enum BatchRule {
 impl From<Quorum> for BatchRule {
     fn from(size: Quorum) -> Self {
         BatchRule::Size(size)
+    }
+}
+
+impl BatchRule {
+    /// Returns whether `text` is a pattern that no size can be: one with a label, or of several
+    /// names.
+    pub(super) fn is_pattern(text: &str) -> bool {
+        text.contains(['=', '*', '?', '[', '{'])
+    }
+}
+
+impl std::str::FromStr for BatchRule {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match Self::is_pattern(text) {
+            true => check_pattern(text).map(|()| BatchRule::Hosts(text.to_string())),
+            false => {
+                let size = text.parse::<Quorum>().map_err(|e| e.to_string())?;
+                Ok(BatchRule::Size(size))
+            }
+        }
     }
 }
 

@@ -145,10 +145,8 @@ pub(super) fn read_batches(field: Field) -> Result<Vec<BatchRule>> {
     rules.iter().map(read_batch).collect()
 }
 
-/// Reads a size, or a pattern that no size can be: one with a label, or of several names.
 fn read_batch(field: &Field) -> Result<BatchRule> {
-    let is_pattern = |text: &str| text.contains(['=', '*', '?', '[', '{']);
-    if field.is_text() && is_pattern(field.text()?) {
+    if field.is_text() && BatchRule::is_pattern(field.text()?) {
         return read_glob(field).map(BatchRule::Hosts);
     }
     field.parse_number_or_text::<Quorum>().map(BatchRule::Size)

@@ -1,6 +1,7 @@
 //! Commits on real directories: every kind of file, crashes and power cuts at every step, and
 //! obstacles of all sorts.
 
+mod awaiting;
 mod crash;
 mod deploy;
 mod edits;

@@ -130,6 +130,7 @@ impl Message {
             Message::Nack(nack) => nack.check(),
             Message::Status(status) => status.check(),
             Message::Order(order) => within(order.fits(), "too long an order or signature"),
+            Message::Query(ask) => ask.check(),
             Message::Answer(tell) => tell.check(),
             Message::Header(release) => within(release.fits(), "too long a header or signature"),
             Message::DriftPart(part) => part.check(),
@@ -227,6 +228,8 @@ mod tests {
             nonce: None,
             targets: None,
             tags: None,
+            keeps: None,
+            held: None,
         });
 
         let Ok(Message::State(back)) = Message::decode(&state.encode()) else {

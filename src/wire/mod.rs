@@ -15,6 +15,7 @@ pub mod count;
 pub mod datagram;
 mod feedback;
 pub mod fragment;
+pub mod hold;
 pub mod machine;
 pub mod message;
 pub mod order;

@@ -34,6 +34,9 @@ pub enum OrderKind {
     /// Take the release back if it is there; else keep the current tree.
     #[n(3)]
     Revert,
+    /// Keep the release staged until a later session commits or aborts it.
+    #[n(4)]
+    Stage,
 }
 
 /// The signed bytes of an order.
@@ -109,7 +112,7 @@ impl Order {
         let revert = match self.kind {
             OrderKind::Abort => false,
             OrderKind::Revert => true,
-            OrderKind::Commit | OrderKind::Prepare => return None,
+            OrderKind::Commit | OrderKind::Prepare | OrderKind::Stage => return None,
         };
 
         Some((

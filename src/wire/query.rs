@@ -7,6 +7,7 @@
 use minicbor::{Decode, Encode};
 
 use super::caps::{MAX_MESSAGE_TREES, MAX_TEXT, clean_text, within};
+use super::hold::{HeldReport, SignedHold};
 use super::machine::MachineReport;
 use super::order::{MAX_SIGNATURE_FIELD, Tombstone};
 use crate::block::BlockHash;
@@ -43,6 +44,16 @@ pub struct Query {
     /// Whether the machine of the host is wanted as well.
     #[n(3)]
     pub machine: Option<bool>,
+    /// Order that the host follows before it answers.
+    #[n(4)]
+    pub order: Option<SignedHold>,
+}
+
+impl Query {
+    /// Checks the caps.
+    pub(super) fn check(&self) -> Result<(), String> {
+        self.order.as_ref().map_or(Ok(()), SignedHold::check)
+    }
 }
 
 /// Contents of a host.
@@ -66,6 +77,13 @@ pub struct QueryAnswer {
     /// The host's machine, if the query asks for it; an older makuo does not tell.
     #[n(5)]
     pub machine: Option<MachineReport>,
+    /// Whether the host followed the order of the query; `None` without one, and from an older
+    /// makuo.
+    #[n(6)]
+    pub followed: Option<bool>,
+    /// Reason why it did not.
+    #[n(7)]
+    pub refusal: Option<String>,
 }
 
 /// Contents of one tree on a host. It stays one flat struct, because every field is a position of
@@ -131,6 +149,29 @@ pub struct TreeReport {
     /// What the current release changes, in its author's words.
     #[n(24)]
     pub message: Option<ReleaseMessage>,
+    /// Release that the host keeps staged.
+    #[n(19)]
+    pub staged: Option<StagedReport>,
+    /// Hold of the tree.
+    #[n(20)]
+    pub held: Option<HeldReport>,
+}
+
+/// Release that a host keeps staged until it is committed or aborted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct StagedReport {
+    /// Serial of the release.
+    #[n(0)]
+    pub serial: Serial,
+    /// Identity of the release.
+    #[n(1)]
+    pub id: ReleaseId,
+    /// Seconds since it was staged, because clocks differ.
+    #[n(2)]
+    pub age: u64,
+    /// Seconds until it expires, if it does.
+    #[n(3)]
+    pub left: Option<u64>,
 }
 
 /// Trouble with a repository.
@@ -320,6 +361,8 @@ impl QueryAnswer {
         )?;
 
         self.trees.iter_mut().for_each(TreeReport::clean);
+        let refusal = self.refusal.as_deref();
+        self.refusal = refusal.map(|text| clean_text(text, MAX_TEXT));
         self.machine.as_mut().map_or(Ok(()), MachineReport::check)
     }
 }
@@ -346,6 +389,8 @@ impl TreeReport {
             parts: None,
             repository: None,
             message: None,
+            staged: None,
+            held: None,
         }
     }
 
@@ -371,6 +416,10 @@ impl TreeReport {
 
         if let Some(trouble) = &mut self.trouble {
             trouble.text = clean_text(&trouble.text, MAX_TEXT);
+        }
+
+        if let Some(held) = &mut self.held {
+            held.clean();
         }
 
         if let Some(trouble) = &mut self.repository {

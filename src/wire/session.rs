@@ -67,6 +67,9 @@ pub struct Announce {
     /// A host with an older one lacks an earlier part and catches up.
     #[n(15)]
     pub after: Option<Serial>,
+    /// Whether only hosts that keep this release staged may take it: the sender has no content.
+    #[n(16)]
+    pub staged: Option<bool>,
 }
 
 impl Announce {
@@ -132,6 +135,9 @@ pub enum HostStage {
     /// Failed to switch to the release; nothing changed, or everything was undone.
     #[n(13)]
     Failed,
+    /// Keeps the release staged by order, until a later session; nothing changed.
+    #[n(14)]
+    Staged,
 }
 
 impl HostStage {
@@ -139,7 +145,11 @@ impl HostStage {
     pub fn is_rightful(self) -> bool {
         !matches!(
             self,
-            HostStage::Joined | HostStage::Refused | HostStage::Aborted | HostStage::Failed
+            HostStage::Joined
+                | HostStage::Refused
+                | HostStage::Aborted
+                | HostStage::Failed
+                | HostStage::Staged
         )
     }
 
@@ -203,6 +213,12 @@ pub struct StageReport {
     /// the like.
     #[n(14)]
     pub tags: Option<bool>,
+    /// Whether the host can keep a release staged after the session.
+    #[n(15)]
+    pub keeps: Option<bool>,
+    /// With [`HostStage::Ready`]: why the host commits nothing now.
+    #[n(16)]
+    pub held: Option<String>,
 }
 
 impl StageReport {
@@ -240,7 +256,9 @@ impl StageReport {
 
     /// Makes the text printable.
     pub(super) fn clean(&mut self) {
-        self.text = self.text.as_deref().map(|text| clean_text(text, MAX_TEXT));
+        let clean = |text: &Option<String>| text.as_deref().map(|text| clean_text(text, MAX_TEXT));
+        self.text = clean(&self.text);
+        self.held = clean(&self.held);
     }
 }
 

@@ -100,6 +100,7 @@ fn offer(session: u64, header: Vec<u8>, signature: Vec<u8>) -> Message {
         only: None,
         proves: Some(true),
         after: None,
+        staged: None,
     })
 }
 
@@ -410,6 +411,7 @@ fn one_of_a_flood(
                 tree: None,
                 serial: None,
                 machine: None,
+                order: None,
             }),
         ),
         // Where beacons need no authentication, a changed beacon would announce an absent host.

@@ -95,6 +95,8 @@ impl Lie {
             shown,
             targets: None,
             parts: None,
+            staged: None,
+            held: None,
             repository: None,
             message: None,
         };
@@ -107,6 +109,8 @@ impl Lie {
             release: None,
             labels: None,
             machine: None,
+            followed: None,
+            refusal: None,
         }))
     }
 }

@@ -28,6 +28,7 @@ mod everyday;
 mod figures;
 mod fleet;
 mod history;
+mod hold;
 mod init;
 mod interfaces;
 mod kill;
@@ -56,6 +57,7 @@ mod sealed;
 mod seeds;
 mod service;
 mod siege;
+mod staged;
 mod status;
 #[cfg(feature = "store")]
 mod stores;

@@ -514,6 +514,7 @@ fn messages() -> Vec<Message> {
             only: None,
             proves: Some(true),
             after: None,
+            staged: None,
         }),
         Message::State(StageReport {
             session: SessionId(1),
@@ -531,6 +532,8 @@ fn messages() -> Vec<Message> {
             nonce: Some(Nonce(9)),
             targets: None,
             tags: None,
+            keeps: None,
+            held: None,
         }),
         Message::Want(WantList {
             session: SessionId(1),

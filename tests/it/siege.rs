@@ -526,6 +526,7 @@ fn word(n: u64) -> Message {
             tree: None,
             serial: None,
             machine: None,
+            order: None,
         }),
     }
 }

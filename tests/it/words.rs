@@ -102,6 +102,8 @@ fn state(session: SessionId, number: u32, name: &str, stage: HostStage) -> Stage
         nonce: None,
         targets: None,
         tags: None,
+        keeps: None,
+        held: None,
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod adhoc;
 mod doctor;
+mod hold;
 mod kept;
 mod release;
 mod repo;
@@ -21,8 +22,11 @@ use crate::report::{ColorChoice, Settings, Verbosity};
 
 pub use adhoc::{AdhocArgs, SendArgs, SyncArgs};
 pub use doctor::DoctorArgs;
+pub use hold::{HoldArgs, HoldPlaceArgs, ReleaseArgs};
 pub use kept::{KeptArgs, PinArgs, ShowArgs};
-pub use release::{DeployArgs, DiffArgs, RollbackArgs, WatchArgs};
+pub use release::{
+    AbortArgs, CommitArgs, DeployArgs, DiffArgs, OrderArgs, ReleaseName, RollbackArgs, WatchArgs,
+};
 pub use repo::{
     HeadSignArgs, RepoAction, RepoArgs, RepoCheckArgs, RepoCopyArgs, RepoGcArgs, RepoListArgs,
     RepoRenewArgs, RepoRollbackArgs, TreeKeysArgs,
@@ -120,6 +124,14 @@ pub enum CliCommand {
     /// Audit drift: list differences between each host's tree and the spec's source; or compare two
     /// releases
     Diff(DiffArgs),
+    /// Commit a release that hosts keep staged
+    Commit(CommitArgs),
+    /// Abort a release that hosts keep staged
+    Abort(AbortArgs),
+    /// Keep hosts from committing releases for a time: they stage them, and catch up afterwards
+    Hold(HoldArgs),
+    /// End a hold
+    Release(ReleaseArgs),
     /// Return every host to an earlier release
     Rollback(RollbackArgs),
     /// Sign a release of the spec's source and store it in a repository, for hosts to take later

@@ -1,4 +1,4 @@
-//! Arguments of deploy, watch, diff and rollback.
+//! Arguments of deploy, watch, diff, rollback, commit and abort.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -12,7 +12,8 @@ use super::shared::{
     positive_duration,
 };
 use crate::id::{Serial, TreeName};
-use crate::units::{Limit, parse_duration};
+use crate::spec::{BatchRule, OnFailure};
+use crate::units::{Limit, Quorum, parse_duration};
 
 /// `makuo deploy`
 #[derive(Debug, Args)]
@@ -21,7 +22,8 @@ Examples:
   makuo deploy manifests/www.toml               put it on every host that has the tree
   makuo deploy -n manifests/www.toml            only show what would change
   makuo deploy -m 'fix css' www.toml            say what it changes, for `makuo log`
-  makuo deploy -t 'web*' --expect 3 www.toml    only on web hosts, and only when 3 answer")]
+  makuo deploy -t 'web*' --expect 3 www.toml    only on web hosts, and only when 3 answer
+  makuo deploy --stage manifests/www.toml       now only stage it; `makuo commit` follows")]
 pub struct DeployArgs {
     /// Preview.
     #[command(flatten)]
@@ -46,6 +48,10 @@ pub struct DeployArgs {
     /// Wait this long for another deploy of the tree to end, instead of being refused at once
     #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
     pub wait: Option<Duration>,
+    /// Stage the release and stop: hosts keep it, over restarts, until `makuo commit` or `makuo
+    /// abort`, until it expires, or until a newer release takes its place
+    #[arg(long, conflicts_with_all = ["dry_run", "recheck", "to"])]
+    pub stage: bool,
     /// Publish the release to this repository as well, once the hosts have it: for hosts that come
     /// later
     #[arg(long, value_name = "URL", value_hint = ValueHint::Url, conflicts_with = "dry_run")]
@@ -153,6 +159,108 @@ pub struct RollbackArgs {
     /// Options for the hosts.
     #[command(flatten)]
     pub hosts: HostArgs,
+}
+
+/// `makuo commit`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Only the key that signed the release can commit it. Nothing is sent: a host that does not keep the \
+release staged, or whose tree was changed since, is not ready. With --require it can be left out, \
+and takes the release from the others afterwards. Without enough ready hosts the release stays \
+staged.
+Examples:
+  makuo commit www@17                           on every host that it is for
+  makuo commit www@17 --batch 1 --batch 50%     canaries first
+  makuo commit www@17 --require 90%             without the hosts that are away")]
+pub struct CommitArgs {
+    /// Staged release
+    #[arg(value_name = "TREE@SERIAL", value_parser = release_name)]
+    pub release: ReleaseName,
+    /// Hosts that have to be ready: all, a number or a share
+    #[arg(long, value_name = "all|N|N%", default_value = "all")]
+    pub require: Quorum,
+    /// Hosts that commit first; repeat it for the next batches, the rest follows last
+    #[arg(long = "batch", value_name = "N|N%|PATTERN", value_delimiter = ',')]
+    pub batches: Vec<BatchRule>,
+    /// What follows the failure of a hook or health check after the commit: stop commits no further
+    /// batch, revert takes every host back
+    #[arg(long, value_name = "stop|revert", default_value = "stop", value_parser = on_failure)]
+    pub on_failure: OnFailure,
+    /// Run health checks even on hosts without changes
+    #[arg(long)]
+    pub recheck: bool,
+    /// Options of an order.
+    #[command(flatten)]
+    pub order: OrderArgs,
+}
+
+/// `makuo abort`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Only the key that signed the release can abort it. No host takes an aborted release afterwards, \
+not even from hosts that have committed it.
+Examples:
+  makuo abort www                               the release that hosts keep staged
+  makuo abort www@17                            this one")]
+pub struct AbortArgs {
+    /// Staged release [default: the only one of the tree]
+    #[arg(value_name = "TREE[@SERIAL]", value_parser = release_or_tree)]
+    pub release: (TreeName, Option<Serial>),
+    /// Options of an order.
+    #[command(flatten)]
+    pub order: OrderArgs,
+}
+
+/// Options of an order about a staged release.
+#[derive(Debug, Args)]
+pub struct OrderArgs {
+    /// Targets.
+    #[command(flatten)]
+    pub select: TargetArgs,
+    /// Key that signed the release: an OpenSSH file, or a .pub with its private half in the agent
+    /// [default: $MAKUO_KEY, ~/.config/makuo/deploy.key]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub key: Option<PathBuf>,
+    /// Options for the hosts.
+    #[command(flatten)]
+    pub hosts: HostArgs,
+}
+
+/// A release by tree and serial.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReleaseName {
+    /// The tree.
+    pub tree: TreeName,
+    /// Its serial.
+    pub serial: Serial,
+}
+
+/// Parses `www@12`.
+fn release_name(text: &str) -> Result<ReleaseName, String> {
+    match release_or_tree(text)? {
+        (tree, Some(serial)) => Ok(ReleaseName { tree, serial }),
+        (tree, None) => Err(format!(
+            "no serial: write {tree}@17, as `makuo status` shows it"
+        )),
+    }
+}
+
+/// Parses `www@12` or `www`.
+fn release_or_tree(text: &str) -> Result<(TreeName, Option<Serial>), String> {
+    let (tree, number) = match text.split_once('@') {
+        Some((tree, number)) => (tree, Some(serial(number)?)),
+        None => (text, None),
+    };
+    let tree = TreeName::new(tree).map_err(|e| e.to_string())?;
+    Ok((tree, number))
+}
+
+fn on_failure(text: &str) -> Result<OnFailure, String> {
+    match text {
+        "stop" => Ok(OnFailure::Stop),
+        "revert" => Ok(OnFailure::Revert),
+        _ => Err("stop or revert".to_string()),
+    }
 }
 
 /// Parses a serial, alone or in a release name: `12`, `www@12`.

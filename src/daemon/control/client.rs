@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::message::{ControlReply, ControlRequest, REQUEST_TIMEOUT, json};
+use super::message::{ControlReply, ControlRequest, HoldRequest, REQUEST_TIMEOUT, json};
 use crate::drive::adhoc::AdhocRequest;
 use crate::drive::survey::HostAnswer;
 use crate::id::TreeName;
@@ -46,7 +46,7 @@ pub fn is_reachable(path: &Path) -> bool {
 /// The hosts that answer the daemon at `path` within `wait`.
 pub fn query_roster(path: &Path, wait: Duration) -> Result<Survey<Vec<MemberInfo>>> {
     let milliseconds = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-    survey(path, &ControlRequest::Roster { wait: milliseconds }, wait)
+    answer(path, &ControlRequest::Roster { wait: milliseconds }, wait)
 }
 
 /// The answers of all hosts to the daemon at `path` within `wait`.
@@ -59,10 +59,24 @@ pub fn query_survey(
         tree: tree.cloned(),
         wait: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
     };
-    survey(path, &request, wait)
+    answer(path, &request, wait)
 }
 
-fn survey<T: for<'de> Deserialize<'de>>(
+/// Holds `tree`, or all trees of the host, by the daemon at `path`; without terms a hold ends.
+/// Returns the trees.
+pub fn request_hold(
+    path: &Path,
+    tree: Option<&TreeName>,
+    terms: Option<HoldRequest>,
+) -> Result<Vec<TreeName>> {
+    let request = ControlRequest::Hold {
+        tree: tree.cloned(),
+        terms,
+    };
+    answer(path, &request, Duration::ZERO)
+}
+
+fn answer<T: for<'de> Deserialize<'de>>(
     path: &Path,
     request: &ControlRequest,
     wait: Duration,

@@ -25,6 +25,22 @@ pub(super) enum ControlRequest {
     Survey { tree: Option<TreeName>, wait: u64 },
     /// Sends or compares files.
     Files { wish: AdhocRequest },
+    /// Holds a tree of this host, or all; without terms a hold ends.
+    Hold {
+        tree: Option<TreeName>,
+        terms: Option<HoldRequest>,
+    },
+}
+
+/// Terms of a hold.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct HoldRequest {
+    /// Length in seconds.
+    pub seconds: u64,
+    /// Name of the person or program that holds the tree.
+    pub by: String,
+    /// Reason.
+    pub why: String,
 }
 
 /// Line of an answer to [`ControlRequest::Files`].

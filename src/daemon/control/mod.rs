@@ -10,6 +10,8 @@ mod server;
 
 pub use self::client::{
     is_reachable, query_members, query_roster, query_survey, query_trees, request_files,
+    request_hold,
 };
+pub use self::message::HoldRequest;
 pub use self::server::ControlSocket;
 pub(super) use self::server::socket_group;

@@ -8,7 +8,7 @@ use nix::unistd::{Gid, Group, Uid};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
-use super::message::{ControlReply, ControlRequest, REQUEST_TIMEOUT, json};
+use super::message::{ControlReply, ControlRequest, HoldRequest, REQUEST_TIMEOUT, json};
 use crate::drive::adhoc::{self, AdhocRequest, AdhocService};
 use crate::drive::deploy::Interrupt;
 use crate::drive::endpoint::GroupLinks;
@@ -18,6 +18,7 @@ use crate::face::socket::{self, SocketFile};
 use crate::id::TreeName;
 use crate::outcome::{Event, MemberInfo, Observer};
 use crate::tree::user_lookup;
+use crate::wire::hold::HoldTerms;
 use crate::{Error, Kind, Result};
 
 /// Largest request in bytes: some thousand paths.
@@ -160,6 +161,7 @@ async fn serve_request(
             let ask = move |links| survey::ask(links, tree.as_ref(), None, survey_time(wait));
             asked(Arc::clone(desk), ask).await
         }
+        Ok(ControlRequest::Hold { tree, terms }) => hold(Arc::clone(desk), tree, terms).await,
         Ok(ControlRequest::Files { wish }) => return stream_files(desk, wish, input, write).await,
         Err(e) => json(&refusal(
             &format!("not understood: {e}"),
@@ -174,6 +176,24 @@ async fn members(desk: Arc<AdhocService>) -> Vec<MemberInfo> {
     tokio::task::spawn_blocking(move || desk.members())
         .await
         .unwrap_or_default()
+}
+
+/// Holds trees of this host, or ends a hold; encodes their names or the error.
+async fn hold(
+    desk: Arc<AdhocService>,
+    tree: Option<TreeName>,
+    terms: Option<HoldRequest>,
+) -> Vec<u8> {
+    let terms = terms.map(|terms| HoldTerms {
+        seconds: terms.seconds,
+        by: terms.by,
+        why: terms.why,
+    });
+    let work = move || match desk.hold(tree.as_ref(), terms) {
+        Ok(trees) => json(&trees),
+        Err(e) => json(&refusal(&e.to_string(), e.hint_text().unwrap_or_default())),
+    };
+    tokio::task::spawn_blocking(work).await.unwrap_or_default()
 }
 
 /// Time of a survey, which a command cannot make endless.

@@ -24,6 +24,7 @@ use crate::spec::DEFAULT_TREE;
 use crate::sync::locked;
 use crate::tree::Root;
 use crate::units::Rate;
+use crate::wire::hold::HoldTerms;
 use crate::{Error, Result};
 
 /// Directory in a tree's state with the cache of sent files.
@@ -107,6 +108,11 @@ impl AdhocService {
     /// Name of this host.
     pub fn name(&self) -> &HostName {
         &self.name
+    }
+
+    /// Holds `tree`, or all trees of this host; without terms a hold ends. Returns the trees.
+    pub fn hold(&self, tree: Option<&TreeName>, terms: Option<HoldTerms>) -> Result<Vec<TreeName>> {
+        self.handle.host().hold(tree, terms)
     }
 
     /// Trees to send from.
@@ -280,6 +286,8 @@ impl AdhocService {
 fn sent_end(outcome: &Outcome) -> SessionEnd {
     match (outcome.exit, outcome.purpose) {
         (ExitStatus::Success, Purpose::Deploy) => SessionEnd::Committed,
+        (ExitStatus::Success, Purpose::Stage) => SessionEnd::Staged,
+        (ExitStatus::Success, Purpose::Abort) => SessionEnd::Aborted,
         (ExitStatus::Success | ExitStatus::Drift, _) => SessionEnd::Compared,
         (ExitStatus::Refused, _) => SessionEnd::Aborted,
         (ExitStatus::Mixed, _) => SessionEnd::Mixed,

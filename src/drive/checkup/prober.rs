@@ -122,6 +122,7 @@ impl Prober {
             tree: None,
             serial: None,
             machine: Some(true),
+            order: None,
         };
         self.control.send(dest, &Message::Query(query));
     }

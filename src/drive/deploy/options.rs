@@ -51,6 +51,8 @@ pub struct DeployOptions {
     pub known: usize,
     /// Fetch each host's list of differences before a commit, and not only in an audit.
     pub lists: bool,
+    /// Name the hosts in every order to commit, so that no other host of the release follows it.
+    pub names: bool,
     /// Host in this process with the source tree; takes no part.
     pub beside: Option<HostHandle>,
     /// Exclude hosts with another key than before.
@@ -83,6 +85,7 @@ impl DeployOptions {
             cache: None,
             known: 0,
             lists: false,
+            names: false,
             beside: None,
             strict: false,
             publisher: None,

@@ -9,6 +9,8 @@ use crate::Result;
 use crate::id::{HostName, Serial};
 use crate::manifest::{Intent, Release};
 use crate::outcome::Purpose;
+use crate::proto::sender::SessionGoal;
+use crate::tree::{Nothing, StoredRelease};
 use crate::wire::message::SignedOrder;
 
 /// Prepares the source, on the worker's thread.
@@ -24,6 +26,8 @@ pub enum ReleaseOrigin {
     Earlier(EarlierRelease),
     /// A release committed elsewhere, with its source, for hosts that lack it.
     Granted(Granted, Prepare),
+    /// A release that hosts keep staged.
+    Staged(StoredRelease),
 }
 
 impl ReleaseOrigin {
@@ -42,6 +46,15 @@ impl ReleaseOrigin {
             }
             ReleaseOrigin::Granted(granted, prepare) => {
                 (prepare, ReleaseKind::Granted(Box::new(granted)))
+            }
+            ReleaseOrigin::Staged(staged) => {
+                let header = staged.release.header().clone();
+                let compress = options.spec.transfer.compress;
+                let prepare = move || {
+                    let source = ReleaseSource::of(Box::new(Nothing), compress);
+                    Ok((source, PreparedRelease::of(&header, Vec::new())))
+                };
+                (Box::new(prepare), ReleaseKind::Staged(Box::new(staged)))
             }
         })
     }
@@ -87,6 +100,8 @@ pub(super) enum ReleaseKind {
     Again(Serial),
     /// A release committed elsewhere.
     Granted(Box<Granted>),
+    /// A release that hosts keep staged.
+    Staged(Box<StoredRelease>),
 }
 
 impl ReleaseKind {
@@ -108,12 +123,31 @@ impl ReleaseKind {
         }
     }
 
+    /// The release, if hosts keep it staged.
+    pub(super) fn staged(&self) -> Option<&StoredRelease> {
+        if let ReleaseKind::Staged(staged) = self {
+            Some(staged)
+        } else {
+            None
+        }
+    }
+
+    /// Order that a session for `purpose` works toward.
+    pub(super) fn goal(&self, purpose: Purpose) -> SessionGoal {
+        match (purpose, self) {
+            (Purpose::Stage, _) => SessionGoal::Stage,
+            (Purpose::Abort, _) => SessionGoal::AbortStaged,
+            (_, ReleaseKind::Staged(_)) => SessionGoal::CommitStaged,
+            _ => SessionGoal::Commit,
+        }
+    }
+
     /// Intent in the header of a release for `purpose`.
     pub(super) fn intent(&self, purpose: Purpose) -> Intent {
-        match (purpose, self) {
-            (Purpose::Deploy, ReleaseKind::Again(_)) => Intent::Rollback,
-            (Purpose::Deploy, _) => Intent::Deploy,
-            _ => Intent::Audit,
+        match self {
+            _ if purpose.is_audit() => Intent::Audit,
+            ReleaseKind::Again(_) => Intent::Rollback,
+            _ => Intent::Deploy,
         }
     }
 }

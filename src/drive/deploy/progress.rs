@@ -103,6 +103,7 @@ impl ProgressMeter {
                 OrderKind::Commit => SessionPhase::Committing { batch, of },
                 OrderKind::Revert => SessionPhase::Reverting,
                 OrderKind::Abort => SessionPhase::Aborting,
+                OrderKind::Stage => SessionPhase::Staging,
             },
             SessionStep::Ended => return None,
         })

@@ -10,6 +10,7 @@ use crate::block::BlockHash;
 use crate::drive::host::HostHandle;
 use crate::id::{Serial, SessionId};
 use crate::manifest::{Header, Intent, Release};
+use crate::tree::StoredRelease;
 
 /// The facts of a release, as they become known.
 #[derive(Debug)]
@@ -43,6 +44,11 @@ impl SessionRelease {
     /// The release, if committed elsewhere.
     pub(super) fn granted(&self) -> Option<&Granted> {
         self.kind.granted()
+    }
+
+    /// The release, if hosts keep it staged.
+    pub(super) fn staged(&self) -> Option<&StoredRelease> {
+        self.kind.staged()
     }
 
     /// Release known to hosts, if announced.

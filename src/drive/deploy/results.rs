@@ -34,6 +34,7 @@ pub(super) fn state_of(host: &Host, fate: Fate, deploy: bool, ended: bool) -> Ho
         Some(HostStage::Reverted) => HostState::Reverted,
         Some(HostStage::Stuck) => HostState::Stuck,
         Some(HostStage::Aborted) => HostState::Aborted,
+        Some(HostStage::Staged) => HostState::Staged,
         Some(HostStage::Failed) if host.torn => HostState::Torn,
         Some(HostStage::Failed) => HostState::Failed,
         _ if silent && fate == Fate::Unknown => HostState::Unknown,
@@ -197,7 +198,8 @@ impl EndedSession<'_> {
     /// Reason why the release was not committed everywhere.
     fn failure(&self) -> Option<&str> {
         let is_end = |kind: &OrderKind| matches!(kind, OrderKind::Abort | OrderKind::Revert);
-        let ended = self.decision.filter(|(kind, _)| is_end(kind));
+        let is_asked = self.options.purpose == Purpose::Abort;
+        let ended = self.decision.filter(|(kind, _)| is_end(kind) && !is_asked);
         self.machine
             .failure()
             .or(ended.map(|(_, why)| why.as_str()))
@@ -211,8 +213,14 @@ impl EndedSession<'_> {
     }
 
     fn result(&self, host: &Host) -> HostResult {
-        let deploy = self.options.purpose == Purpose::Deploy;
+        let deploy = !self.options.purpose.is_audit();
         let state = state_of(host, self.machine.fate(host), deploy, true);
+        // A session for a staged release that ends without an order leaves it staged.
+        let stays = self.machine.is_of_staged() && host.stage != Some(HostStage::Aborted);
+        let state = match state {
+            HostState::Aborted if stays => HostState::Staged,
+            state => state,
+        };
         let done = state.has_release();
         let summary = host.summary.unwrap_or_default();
 
@@ -229,6 +237,7 @@ impl EndedSession<'_> {
             took: self.timeline.took(host),
             error: match self.failure() {
                 Some(why) if state == HostState::Aborted => Some(not_changed(why)),
+                Some(why) if state == HostState::Staged => Some(format!("stays staged: {why}")),
                 _ => why(self.machine, self.now, host, state),
             },
             ..HostResult::new(host.name.clone(), state)

@@ -196,7 +196,7 @@ impl<'a> DeploySession<'a> {
             (&host.name, labels.unwrap_or(Labels::none()))
         });
         let now = clock::wall_seconds();
-        if self.options.purpose == Purpose::Deploy
+        if matches!(self.options.purpose, Purpose::Deploy | Purpose::Stage)
             && let Err(e) = self.last_hosts.keep(hosts, now)
         {
             let note = format!("later deploys do not miss the hosts of this one: {e}");
@@ -220,6 +220,11 @@ impl<'a> DeploySession<'a> {
         let Some(highest) = self.release.highest_when_prepared() else {
             return Ok(());
         };
+
+        if let Some(staged) = self.release.staged().cloned() {
+            self.announce(staged.release, staged.signature);
+            return Ok(());
+        }
 
         serials::check_none_later(&self.options, highest)?;
         let published = self.options.publisher.as_ref().map(Publisher::newest);
@@ -298,7 +303,8 @@ impl<'a> DeploySession<'a> {
                     let aborted = self
                         .decision
                         .as_ref()
-                        .filter(|_| state == HostState::Aborted);
+                        .filter(|_| state == HostState::Aborted)
+                        .filter(|_| self.options.purpose != Purpose::Abort);
                     let why = aborted.map(|(_, why)| results::not_changed(why));
                     self.report_state(&host, state, why.or_else(|| host.text.clone()));
                 }
@@ -364,7 +370,7 @@ impl<'a> DeploySession<'a> {
     }
 
     fn state_of(&self, host: &Host) -> HostState {
-        let deploy = self.options.purpose == Purpose::Deploy;
+        let deploy = !self.options.purpose.is_audit();
         results::state_of(host, self.driver.machine.fate(host), deploy, false)
     }
 

@@ -8,7 +8,7 @@ use super::driver::SenderDriver;
 use super::known_hosts::HostKeys;
 use super::last_hosts::LastHosts;
 use super::options::{DeployOptions, Interrupt};
-use super::origin::{Granted, ReleaseOrigin};
+use super::origin::{ReleaseKind, ReleaseOrigin};
 use super::progress::ProgressMeter;
 use super::release::SessionRelease;
 use super::reporter::SessionReporter;
@@ -20,7 +20,7 @@ use crate::drive::endpoint::{GroupEndpoint, GroupLinks};
 use crate::drive::host::HostHandle;
 use crate::keys::GroupKey;
 use crate::net::sharpen_timers;
-use crate::outcome::{Event, ExitStatus, Observer, Outcome, Purpose};
+use crate::outcome::{Event, ExitStatus, Observer, Outcome};
 use crate::proto::sender::{
     CommitRules, CompareRules, DatagramSizes, ExpectedHosts, KeyRules, RateLimits, ReleaseGrant,
     Sender, SenderSetup, TargetRules,
@@ -68,10 +68,9 @@ pub fn run(
         known: known_hosts,
         strict: options.strict,
     };
-    let setup = setup(&options, kind.granted(), &endpoint, keys, &last_hosts);
+    let setup = setup(&options, &kind, &endpoint, keys, &last_hosts);
 
-    let is_deploy = options.purpose == Purpose::Deploy;
-    let meter = ProgressMeter::new(began, is_deploy, Some(counts));
+    let meter = ProgressMeter::new(began, !options.purpose.is_audit(), Some(counts));
     let machine = Sender::new(clock.now(), setup);
     if let Some(host) = &options.beside {
         host.ignore(machine.session());
@@ -102,13 +101,13 @@ fn unchanged(options: DeployOptions, took: Duration) -> Outcome {
 
 fn setup(
     options: &DeployOptions,
-    granted: Option<&Granted>,
+    kind: &ReleaseKind,
     endpoint: &GroupEndpoint,
     keys: KeyRules,
     last_hosts: &LastHosts,
 ) -> SenderSetup {
     let spec = &options.spec;
-    let grant = granted.map(|granted| ReleaseGrant {
+    let grant = kind.granted().map(|granted| ReleaseGrant {
         order: granted.grant.clone(),
         fleet: granted.fleet,
         follows: granted.follows,
@@ -138,10 +137,12 @@ fn setup(
         },
         keys,
         commit: CommitRules {
+            goal: kind.goal(options.purpose),
             quorum: spec.commit.require,
             batches: spec.commit.batches.clone(),
             revert: spec.commit.on_failure == OnFailure::Revert,
             lists: options.lists,
+            names: options.names,
         },
         patience: options.timeout,
         compare: CompareRules {

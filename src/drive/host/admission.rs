@@ -11,8 +11,9 @@ use std::thread::JoinHandle;
 
 use super::authorize::{
     AUDIT_SECONDS, check_allowed, check_catch_up, check_expiry, check_grant, check_key,
-    check_newer, check_session, check_signatures,
+    check_newer, check_session, check_signatures, check_staged,
 };
+use super::gate::ClosedGate;
 use super::managed::ManagedTree;
 use super::offer::Opening;
 use super::shared::LocalHost;
@@ -25,7 +26,7 @@ use crate::keys::{Namespace, PublicKey, verify};
 use crate::manifest::rules::Layout;
 use crate::manifest::{Header, Intent, Release, ReleaseId};
 use crate::metrics::RefusalCauseWord::{
-    self, Busy, Comparison, Key, Order, Reverted, Serial, Signature, Time, Tree,
+    self, Busy, Comparison, Held, Key, Order, Reverted, Serial, Signature, Time, Tree,
 };
 use crate::proto::receiver::{Ask, DiskReply, OfferRefusal, OfferedRelease, ReasonText};
 use crate::units::WallTime;
@@ -78,11 +79,15 @@ impl Admission {
                     }
                 };
                 let session = offer.session;
+                let release = offer.opening.offer.release.clone();
                 let admitted = catch_panic(|| admit(&host, &mut audits, &trees, &answer, offer));
                 // An admitted offer has its answer already.
                 let refusal = match admitted {
                     Ok(Ok(())) => continue,
                     Ok(Err(denial)) => {
+                        if denial.cause == Held {
+                            answer.send(rest(&host, &release));
+                        }
                         host.figures.refused.of(denial.cause).add(1);
                         denial.refusal
                     }
@@ -128,6 +133,15 @@ impl Drop for Admission {
             let _ = thread.join();
         }
     }
+}
+
+/// Lets a release rest that a closed gate keeps out.
+fn rest(host: &LocalHost, release: &Release) -> DiskReply {
+    let tree = release.header().tree.clone();
+    let now = clock::wall_seconds();
+    let gate = host.trees.get(&tree).and_then(|m| ClosedGate::of(m, now));
+    let pause = gate.map(|gate| gate.pause(now)).unwrap_or_default();
+    DiskReply::Rests(tree, release.id(), pause)
 }
 
 /// Refusal of an offer, with the rule that it broke.
@@ -202,6 +216,7 @@ fn check(host: &LocalHost, session: SessionId, opening: &Opening) -> Result<Publ
         release,
         signature,
         grant,
+        staged,
         ..
     } = &opening.offer;
 
@@ -212,7 +227,7 @@ fn check(host: &LocalHost, session: SessionId, opening: &Opening) -> Result<Publ
     check_key(host, &key, release, clock::wall_seconds()).map_err(by(Key))?;
     check_signatures(host, release, signature, clock::wall_seconds()).map_err(by(Key))?;
     check_expiry(header, clock::wall_seconds()).map_err(by(Time))?;
-    check_session(header, session, grant.is_some()).map_err(by(Order))?;
+    check_session(header, session, grant.is_some() || *staged).map_err(by(Order))?;
 
     // Only authorized keys may cause the work of compiling excludes.
     header.rules.excluded().map_err(by(Comparison))?;
@@ -225,6 +240,12 @@ fn check(host: &LocalHost, session: SessionId, opening: &Opening) -> Result<Publ
         })
         .map_err(by(Tree))?;
 
+    if *staged {
+        check_staged(&managed.tree, release)
+            .map_err(|why| OfferRefusal { why, proven: true })
+            .map_err(by(Serial))?;
+    }
+
     match grant {
         Some(grant) => {
             check_grant(host, &key, release, grant).map_err(by(Order))?;
@@ -234,6 +255,16 @@ fn check(host: &LocalHost, session: SessionId, opening: &Opening) -> Result<Publ
     }
 
     tombstones::check(managed, release).map_err(by(Reverted))?;
+    // With its order a release would be committed at once.
+    if grant.is_some()
+        && let Some(gate) = ClosedGate::of(managed, clock::wall_seconds())
+    {
+        return Err(by(Held)(OfferRefusal {
+            why: gate.why,
+            proven: true,
+        }));
+    }
+
     can_take(managed, header)
         .map_err(|why| OfferRefusal { why, proven: true })
         .map_err(by(Tree))?;

@@ -9,7 +9,7 @@ use crate::id::{Serial, SessionId};
 use crate::keys::{Namespace, PublicKey, Role, verify, verify_all};
 use crate::manifest::{Header, Intent, Release};
 use crate::proto::receiver::ReasonText;
-use crate::tree::{Following, Tree};
+use crate::tree::{Following, Mark, Tree};
 use crate::units::{WallTime, shown_age};
 use crate::wire::message::{Order, OrderKind, SignedOrder};
 
@@ -85,15 +85,15 @@ pub(super) fn check_signatures(
     ))
 }
 
-/// Checks that the release was signed for this session, which stops replays. A release committed
-/// elsewhere fits any session.
+/// Checks that the release was signed for this session, which stops replays. A release that is
+/// `known`, because it was committed elsewhere or is staged here, fits any session.
 pub(super) fn check_session(
     header: &Header,
     session: SessionId,
-    granted: bool,
+    known: bool,
 ) -> Result<(), ReasonText> {
     match header.session {
-        Some(signed) if signed != session && !granted => {
+        Some(signed) if signed != session && !known => {
             Err("it was signed for another session: release again".into())
         }
         None if header.intent == Intent::Audit => {
@@ -201,6 +201,21 @@ pub(super) fn check_catch_up(tree: &Tree, release: &Release) -> Result<(), Reaso
     match tree.state().following(release).map_err(|e| e.with_hint())? {
         Some(Following::Again | Following::Back | Following::Twin) => Ok(()),
         Some(Following::Newer) | None => check_newer(tree, release.header()),
+    }
+}
+
+/// Checks that `release` is staged here.
+pub(super) fn check_staged(tree: &Tree, release: &Release) -> Result<(), ReasonText> {
+    let awaiting = tree.awaiting().map_err(|e| e.with_hint())?;
+    let running = tree.state().current().map_err(|e| e.with_hint())?;
+    match awaiting {
+        Some(found) if found.stored.release.id() == release.id() => Ok(()),
+        _ if running == Some(Mark::of(release)) => Err(format!("it runs {release} already")),
+        Some(found) => Err(format!(
+            "{release} is not staged here, but {} is",
+            found.stored.release
+        )),
+        None => Err(format!("{release} is not staged here")),
     }
 }
 

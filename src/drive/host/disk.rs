@@ -200,6 +200,14 @@ impl Disk {
         }
     }
 
+    /// Looks at every tree for a staged release that cannot be committed any more.
+    pub fn sweep_staged(&self) {
+        for tree in self.trees.keys() {
+            // The thread looks after each of its jobs.
+            self.after_others(tree, Box::new(|_, _, _| ()));
+        }
+    }
+
     /// Queues `work` behind the other work of a tree; returns false if the queue is full.
     pub(super) fn after_others(&self, name: &TreeName, work: TreeWork) -> bool {
         self.trees

@@ -18,7 +18,7 @@ use crate::metrics::TreeFigures;
 use crate::sync::locked;
 use crate::tree::HostNames;
 use crate::tree::scan::Scanned;
-use crate::tree::{CommitReport, Tree};
+use crate::tree::{CommitReport, HoldRecord, Tree};
 use crate::wire::query::Drifted;
 
 /// A tree with the host's own rules.
@@ -42,6 +42,8 @@ pub struct ManagedTree {
     pub failures: ReleaseFailures,
     /// Counters of the tree.
     pub figures: TreeFigures,
+    /// Holds of the tree, as recorded in its state.
+    pub(super) holding: Mutex<HoldRecord>,
 }
 
 impl ManagedTree {
@@ -117,6 +119,7 @@ pub fn open_tree(config: &TreeConfig, state_dir: Option<&Path>) -> crate::Result
         }
     }
 
+    let holding = tree.state().hold_record()?;
     let failures = ReleaseFailures::load(tree.state(), clock::wall_seconds());
     Ok(ManagedTree {
         tree,
@@ -128,6 +131,7 @@ pub fn open_tree(config: &TreeConfig, state_dir: Option<&Path>) -> crate::Result
         repository: RepositoryNotice::default(),
         failures,
         figures: TreeFigures::default(),
+        holding: Mutex::new(holding),
     })
 }
 

@@ -1,11 +1,12 @@
 //! A running host: the receiver machine on a real network, with real trees.
 //!
 //! `run` is the loop of a host. `disk` hands the machine's requests to one thread for each tree;
-//! `admission` checks offers first, by the rules of `authorize`. `session` works until a release is
-//! staged, `switch` from there on; `staging` is the content between them, with `readback` for
-//! present blocks. `managed` is a tree with the host's own rules, and a `repository_notice` its
-//! trouble with a repository, an `observation` its state for metrics. `own_scan` and `drift_check`
-//! compare a tree with its release. `machine_report` describes the machine to a query.
+//! `admission` checks offers first, by the rules of `authorize`, and the `gate` holds back commits.
+//! `session` works until a release is staged, `switch` from there on; `staging` is the content
+//! between them, with `readback` for present blocks. `managed` is a tree with the host's own rules,
+//! and a `repository_notice` its trouble with a repository, an `observation` its state for metrics.
+//! `own_scan` and `drift_check` compare a tree with its release. `machine_report` describes the
+//! machine to a query.
 
 mod admission;
 mod authorize;
@@ -14,6 +15,7 @@ mod delivery;
 mod disk;
 mod drift_check;
 mod failures;
+mod gate;
 mod granted;
 mod handle;
 mod hooks;

@@ -53,10 +53,10 @@ pub struct ObservedRelease {
 
 /// Adds the state on disk to a sight.
 pub(super) fn observe(host: &LocalHost, sight: TreeSight) -> TreeObservation {
-    let condition = |has_failed| condition(&sight, has_failed);
+    let condition = |has_failed, is_staged| condition(&sight, has_failed, is_staged);
     let Some(managed) = host.trees.get(&sight.tree) else {
         return TreeObservation {
-            condition: condition(true),
+            condition: condition(true, false),
             is_behind: false,
             release: None,
             report: TreeReport {
@@ -71,7 +71,7 @@ pub(super) fn observe(host: &LocalHost, sight: TreeSight) -> TreeObservation {
     let is_unhealthy = sight.trouble.is_none() && report.trouble.is_some();
     let own = report.running.max(report.sent);
     TreeObservation {
-        condition: condition(sight.has_failed || is_unhealthy),
+        condition: condition(sight.has_failed || is_unhealthy, report.staged.is_some()),
         is_behind: sight.newest > own,
         release: observed_release(managed),
         report,
@@ -90,11 +90,12 @@ fn observed_release(managed: &ManagedTree) -> Option<ObservedRelease> {
 }
 
 /// The state of a tree in one word.
-fn condition(sight: &TreeSight, has_failed: bool) -> TreeCondition {
+fn condition(sight: &TreeSight, has_failed: bool, is_staged: bool) -> TreeCondition {
     let Some(work) = &sight.work else {
-        return match has_failed {
-            true => TreeCondition::Failed,
-            false => TreeCondition::Idle,
+        return match (has_failed, is_staged) {
+            (true, _) => TreeCondition::Failed,
+            (false, true) => TreeCondition::Staged,
+            (false, false) => TreeCondition::Idle,
         };
     };
 
@@ -128,13 +129,23 @@ mod tests {
         };
 
         use TreeCondition::*;
-        assert_eq!(condition(&sight(None, false), false), Idle);
-        assert_eq!(condition(&sight(None, false), true), Failed);
-        assert_eq!(condition(&sight(Some("joined"), false), true), Staging);
-        assert_eq!(condition(&sight(Some("ready"), false), false), Staged);
-        assert_eq!(condition(&sight(Some("staging"), true), false), CatchingUp);
+        assert_eq!(condition(&sight(None, false), false, false), Idle);
+        assert_eq!(condition(&sight(None, false), false, true), Staged);
+        assert_eq!(condition(&sight(None, false), true, true), Failed);
         assert_eq!(
-            condition(&sight(Some("committing"), true), false),
+            condition(&sight(Some("joined"), false), true, true),
+            Staging
+        );
+        assert_eq!(
+            condition(&sight(Some("ready"), false), false, false),
+            Staged
+        );
+        assert_eq!(
+            condition(&sight(Some("staging"), true), false, false),
+            CatchingUp
+        );
+        assert_eq!(
+            condition(&sight(Some("committing"), true), false, false),
             Committing
         );
     }

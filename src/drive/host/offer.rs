@@ -35,6 +35,8 @@ pub(super) struct AdmittedOffer<'a> {
     pub(super) how: ScanMode,
     /// Commit order of a release missed by this host.
     pub(super) grant: Option<SignedOrder>,
+    /// Whether the release has to be staged here already.
+    pub(super) staged: bool,
     /// Set when the daemon ends.
     pub(super) ending: Arc<AtomicBool>,
     /// Set when the session is closed.
@@ -61,6 +63,7 @@ impl<'a> AdmittedOffer<'a> {
             look: how,
             sender,
             grant,
+            staged,
         } = offer;
 
         Self {
@@ -73,6 +76,7 @@ impl<'a> AdmittedOffer<'a> {
             sender,
             how,
             grant,
+            staged,
             ending,
             closed,
         }

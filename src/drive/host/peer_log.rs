@@ -31,6 +31,7 @@ fn told(stage: HostStage) -> &'static str {
         HostStage::Refused => "refused",
         HostStage::Aborted => "dropped by order",
         HostStage::Failed => "failed",
+        HostStage::Staged => "stays staged until a later order",
     }
 }
 

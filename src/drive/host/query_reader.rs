@@ -79,6 +79,8 @@ impl QueryReader {
         let TreeQuery {
             ask, trees, links, ..
         } = question;
+        // The report shows what the order changed.
+        let followed = ask.order.as_ref().map(|order| self.host.follow_hold(order));
         let release = ask
             .tree
             .as_ref()
@@ -104,11 +106,21 @@ impl QueryReader {
             release,
             labels: Some(self.host.labels()).filter(|labels| !labels.is_empty()),
             machine: (ask.machine == Some(true)).then(|| machine_report(&self.host, links)),
+            followed: followed.as_ref().map(Result::is_ok),
+            refusal: followed.and_then(Result::err),
         }
     }
 
     fn bytes_of(&self, tree: &TreeName, serial: Serial) -> Option<ReleaseBytes> {
-        let stored = match self.host.trees.get(tree)?.tree.release(serial) {
+        let tree_there = &self.host.trees.get(tree)?.tree;
+        // A staged release is the one that a commit asks for.
+        let staged = tree_there.awaiting().ok().flatten();
+        let staged = staged.filter(|found| found.serial() == serial);
+        let stored = match staged {
+            Some(found) => Ok(Some(found.stored)),
+            None => tree_there.release(serial),
+        };
+        let stored = match stored {
             Ok(stored) => stored?,
             Err(e) => {
                 tracing::warn!(

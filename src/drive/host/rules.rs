@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::TreeConfig;
+use crate::config::{CommitWindow, TreeConfig};
 use crate::hook::Hooks;
 use crate::manifest::rules::PathFilter;
 use crate::units::Limit;
@@ -18,6 +18,8 @@ pub struct TreeRules {
     pub max_age: Option<Duration>,
     /// Number of different authorized keys that have to sign a release.
     pub require_signatures: usize,
+    /// Times in which the tree commits; `None` for any time.
+    pub window: Option<CommitWindow>,
     /// Commands around a commit.
     pub hooks: Hooks,
 }
@@ -29,6 +31,7 @@ impl From<&TreeConfig> for TreeRules {
             max_delete: config.max_delete.unwrap_or(Limit::NONE),
             max_age: config.max_age,
             require_signatures: usize::from(config.require_signatures),
+            window: config.window.clone(),
             hooks: config.hooks.clone(),
         }
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::disk::Disk;
 use super::drift_check::DriftSchedule;
+use super::gate::ClosedGate;
 use super::handle::{HostCommand, HostHandle};
 use super::managed::ManagedTree;
 use super::peer_log::PeerLog;
@@ -35,6 +36,10 @@ const ACK_TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_WAITING_PULLS: usize = 128;
 /// Interval at which an ending host checks for orders in progress.
 const END_POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// Interval at which a host looks for staged releases that have expired or were aborted.
+const STAGED_SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+/// Interval at which a host looks whether a closed gate has opened.
+const GATE_INTERVAL: Duration = Duration::from_secs(1);
 /// Timeout for a silent sender.
 const SENDER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -55,6 +60,12 @@ pub struct HostLoop {
     drops: ReceiveDrops,
     /// Schedule of drift checks.
     drift_schedule: DriftSchedule,
+    /// Trees whose gate was closed at the last look.
+    closed: BTreeSet<TreeName>,
+    /// Time of the next look at the gates.
+    gates_due: Moment,
+    /// Time of the next look for staged releases that are over.
+    sweep_due: Moment,
     /// Channel for pulls of other hosts.
     pulls: Option<SyncSender<(SocketAddr, Pull)>>,
 }
@@ -104,6 +115,7 @@ impl HostLoop {
         }
         let drops = ReceiveDrops::new(clock.now());
         let peer_log = PeerLog::new(clock.now());
+        let began = clock.now();
         let running = Self {
             host,
             endpoint,
@@ -117,6 +129,9 @@ impl HostLoop {
             peer_log,
             drops,
             drift_schedule,
+            closed: BTreeSet::new(),
+            gates_due: began,
+            sweep_due: began + STAGED_SWEEP_INTERVAL,
             pulls: None,
         };
 
@@ -188,8 +203,36 @@ impl HostLoop {
             self.disk.check_drift(&tree);
         }
 
+        if self.gates_due <= now {
+            self.gates_due = now + GATE_INTERVAL;
+            self.look_at_gates(now);
+        }
+
+        if self.sweep_due <= now {
+            self.sweep_due = now + STAGED_SWEEP_INTERVAL;
+            self.disk.sweep_staged();
+        }
+
         if self.machine.poll_timeout(now) <= now {
             self.machine.handle_timeout(now);
+        }
+    }
+
+    /// Lets trees catch up whose gate has opened. Only trees that can close are looked at.
+    fn look_at_gates(&mut self, now: Moment) {
+        let wall = clock::wall_seconds();
+        let is_closed = |managed: &ManagedTree| ClosedGate::of(managed, wall).is_some();
+        let trees = self.host.trees.iter();
+        let closed: BTreeSet<TreeName> = trees
+            .filter(|(_, managed)| is_closed(managed))
+            .map(|(name, _)| name.clone())
+            .collect();
+
+        for tree in std::mem::replace(&mut self.closed, closed) {
+            if !self.closed.contains(&tree) {
+                tracing::info!("tree {tree}: commits releases again");
+                self.machine.handle_reply(now, DiskReply::Resumes(tree));
+            }
         }
     }
 
@@ -210,10 +253,14 @@ impl HostLoop {
             .drift_schedule
             .timeout()
             .into_iter()
-            .chain([self.machine.poll_timeout(now)])
+            .chain([self.machine.poll_timeout(now), self.sweep_due])
             .min();
 
         let wait = due.unwrap_or(now).since(now);
+        let wait = match self.closed.is_empty() {
+            true => wait,
+            false => wait.min(GATE_INTERVAL),
+        };
         let wait = match self.ending {
             Some(_) => wait.min(END_POLL_INTERVAL),
             None => wait,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::authorize::{check_catch_up, check_newer};
 use super::delivery::{keep_nodes, stage_blocks};
+use super::gate::ClosedGate;
 use super::offer::AdmittedOffer;
 use super::own_scan::ScanTask;
 use super::readback::Readback;
@@ -17,7 +18,7 @@ use super::switch::Switch;
 use crate::block::BlockRef;
 use crate::block::frame::Expander;
 use crate::diff::ProtectedPaths;
-use crate::drive::drift;
+use crate::drive::{clock, drift};
 use crate::error::Kind;
 use crate::id::{SessionId, TreeName};
 use crate::manifest::missing_nodes::Explorer;
@@ -30,6 +31,7 @@ use crate::proto::receiver::{Answer, Ask, Delivery, Ordered, ReasonText};
 use crate::tree::Mark;
 use crate::tree::scan::Scanned;
 use crate::tree::stage::Stage;
+use crate::units::ByteSize;
 use crate::wire::message::DiffSummary;
 
 /// One session's work on one tree.
@@ -90,15 +92,20 @@ impl<'a> TreeSession<'a> {
                 failures.on_commit(tree.state(), mark);
                 false
             }
+            // A closed gate says nothing about the release.
+            Answer::Ordered(Some(Ordered::Vetoed(_))) if self.closed_gate().is_some() => false,
             Answer::Ordered(Some(Ordered::Vetoed(_) | Ordered::Failed(_) | Ordered::Torn(_))) => {
                 true
             }
+            // The rest of a staged release can be had from others once they have committed it.
+            Answer::Explored(Err(_)) | Answer::Diffed(Err(_)) if offer.staged => false,
             Answer::Diffed(Err(_)) if !is_cut => {
                 let refused = &offer.host.figures.refused;
                 refused.of(RefusalCauseWord::Comparison).add(1);
                 true
             }
             Answer::Finished(Err(_)) => !is_cut,
+
             _ => false,
         };
 
@@ -166,6 +173,10 @@ impl<'a> TreeSession<'a> {
             .explorer
             .advance(nodes, is_here)
             .map_err(|e| e.to_string())?;
+
+        if self.offer.staged && !missing.is_empty() {
+            return Err(self.not_whole("its list of entries is damaged"));
+        }
 
         // A quick scan needs the complete manifest.
         if !missing.is_empty() && self.scan.is_none() && !self.offer.how.quick {
@@ -250,21 +261,38 @@ impl<'a> TreeSession<'a> {
 
         let changes = summary.written + summary.touched + summary.deleted > 0;
         self.switch.set_changes(changes);
-        summary.votes = Some(changes && self.offer.rules.hooks.before.is_some());
+        // A closed gate refuses already when an older sender asks before the commit.
+        let may_refuse = self.offer.rules.hooks.before.is_some() || self.closed_gate().is_some();
+        summary.votes = Some(changes && may_refuse);
         let wants = if header.intent == Intent::Audit {
             // Report now any obstruction of a commit.
             tree.check_way(&plan).map_err(|e| e.with_hint())?;
             plan.wants.iter().cloned().collect()
         } else {
             tree.nodes().sync().map_err(|e| e.with_hint())?;
+            tree.stage_for(&self.offer.release)
+                .map_err(|e| e.with_hint())?;
             let stage = Stage::begin(tree, plan).map_err(|e| e.with_hint())?;
             summary.fetch = stage.plan().summary.fetch_bytes;
+            if self.offer.staged && !stage.wants().is_empty() {
+                let fetch = ByteSize(summary.fetch);
+                return Err(self.not_whole(&format!(
+                    "the tree was changed since, and {fetch} are not here"
+                )));
+            }
+
             let wants: RangeSet = stage.wants().iter().cloned().collect();
             self.staging = Staging::Open(stage);
             wants
         };
 
         Ok((summary, wants, list.into()))
+    }
+
+    /// Reason of a staged release that cannot be committed as it is.
+    fn not_whole(&self, why: &str) -> ReasonText {
+        let release = &self.offer.release;
+        format!("{release} is not whole any more as it was staged here: {why}; deploy again")
     }
 
     /// Result of the scan during the fetch of nodes, or of a new one.
@@ -315,11 +343,17 @@ impl<'a> TreeSession<'a> {
         }
     }
 
-    fn finish(&mut self) -> Result<(), ReasonText> {
+    /// Completes the stage. Returns the reason if nothing is committed now.
+    fn finish(&mut self) -> Result<Option<ReasonText>, ReasonText> {
         self.readback = Readback::default();
         self.staging
             .finish()
             .inspect_err(|e| self.offer.managed.tree.drop_index(e))
-            .map_err(|e| e.with_hint())
+            .map_err(|e| e.with_hint())?;
+        Ok(self.closed_gate().map(|gate| gate.why))
+    }
+
+    fn closed_gate(&self) -> Option<ClosedGate> {
+        ClosedGate::of(self.offer.managed, clock::wall_seconds())
     }
 }

@@ -10,7 +10,7 @@ use crate::id::{HostName, Labels, TreeName};
 use crate::keys::{AuthorizedKeys, HostKey, random_bytes};
 use crate::metrics::HostFigures;
 use crate::sync::locked;
-use crate::tree::Tree;
+use crate::tree::{StoredRelease, Tree};
 use crate::wire::message::{MAX_BEACON_TOMBSTONES, SerialProof, SignedOrder, TreeState};
 use crate::wire::query::ReleaseBytes;
 
@@ -130,8 +130,13 @@ impl LocalHost {
     }
 }
 
-/// The release of the highest accepted serial, or its tombstone.
+/// The staged release, else the one of the highest accepted serial or its tombstone: the next
+/// serial comes after all of them.
 fn shown(tree: &Tree) -> crate::Result<Option<SerialProof>> {
+    if let Some(found) = tree.awaiting()? {
+        return Ok(Some(proof_of(found.stored)));
+    }
+
     let Some(highest) = tree.state().highest()? else {
         return Ok(None);
     };
@@ -140,12 +145,7 @@ fn shown(tree: &Tree) -> crate::Result<Option<SerialProof>> {
         .release(highest.serial)?
         .filter(|stored| stored.release.id() == highest.id)
     {
-        let header = stored.release.bytes().to_vec();
-        let signature = stored.signature;
-        return Ok(Some(SerialProof {
-            release: Some(ReleaseBytes { header, signature }),
-            order: None,
-        }));
+        return Ok(Some(proof_of(stored)));
     }
 
     let buried = tree
@@ -158,6 +158,16 @@ fn shown(tree: &Tree) -> crate::Result<Option<SerialProof>> {
         release: None,
         order: Some(buried.order),
     }))
+}
+
+fn proof_of(stored: StoredRelease) -> SerialProof {
+    SerialProof {
+        release: Some(ReleaseBytes {
+            header: stored.release.bytes().to_vec(),
+            signature: stored.signature,
+        }),
+        order: None,
+    }
 }
 
 fn state(tree: &Tree) -> TreeState {

@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | prepare | `before` | nothing |
 //! | commit | `before`, if not prepared; then `after` and `health` | the commit |
+//! | stage | nothing | keeps the release staged after the session |
 //! | revert | `after` | takes the commit back |
 //! | abort, or the end of a prepared session | `after` | nothing |
 //!
@@ -17,6 +18,7 @@ use std::sync::atomic::Ordering;
 use super::authorize::{check_allowed, check_signatures};
 use super::checks::DueChecks;
 use super::drift_check;
+use super::gate::ClosedGate;
 use super::hooks::{self, current, occasion, run_after};
 use super::offer::AdmittedOffer;
 use super::staging::Staging;
@@ -96,11 +98,22 @@ impl Switch {
             return None;
         }
 
+        let commits = matches!(order.kind, OrderKind::Prepare | OrderKind::Commit);
+        let is_undecided = !matches!(self.state, SwitchState::Done { .. } | SwitchState::Over);
+        if commits
+            && is_undecided
+            && let Some(gate) = ClosedGate::of(offer.managed, clock::wall_seconds())
+        {
+            self.give_up(offer, staging);
+            return Some(Ordered::Vetoed(gate.why));
+        }
+
         match (order.kind, &self.state) {
             (OrderKind::Prepare, SwitchState::Before) => Some(match self.prepare(offer, staging) {
                 Ok(()) => Ordered::Prepared,
                 Err(why) => Ordered::Vetoed(why),
             }),
+            (OrderKind::Stage, SwitchState::Before) => self.stage(offer, staging),
             (OrderKind::Commit, SwitchState::Before | SwitchState::Prepared) => {
                 self.order = Some(signed.clone());
                 self.commit(offer, staging)
@@ -108,7 +121,7 @@ impl Switch {
             (OrderKind::Revert, SwitchState::Done { .. }) => self.revert(offer),
             (OrderKind::Abort | OrderKind::Revert, SwitchState::Before | SwitchState::Prepared) => {
                 self.give_up(offer, staging);
-                Some(Ordered::Aborted)
+                Some(forget_staged(offer).map_or_else(Ordered::Failed, |()| Ordered::Aborted))
             }
             _ => None,
         }
@@ -130,6 +143,35 @@ impl Switch {
 
         self.state = SwitchState::Prepared;
         Ok(())
+    }
+
+    /// Keeps the complete release staged after the session.
+    fn stage(&mut self, offer: &AdmittedOffer<'_>, staging: &mut Staging) -> Option<Ordered> {
+        if !staging.is_complete() {
+            return None;
+        }
+
+        // The content stays in the stage, which is free for others.
+        self.state = SwitchState::Over;
+        staging.abort();
+        let now = clock::wall_seconds();
+        let (tree, release) = (&offer.managed.tree, &offer.release);
+        let kept = check_allowed(offer.host, &offer.key, release, now).and_then(|()| {
+            let kept = tree.keep_staged(release, &offer.signature, now);
+            kept.map_err(|e| e.with_hint())
+        });
+
+        Some(match kept {
+            Ok(replaced) => {
+                let replaced =
+                    replaced.map(|serial| format!("in place of {}@{serial}", tree.name()));
+                let text = replaced.as_deref().map(|text| format!(", {text}"));
+                let text = text.unwrap_or_default();
+                tracing::info!("{release}: stays staged until it is committed{text}");
+                Ordered::Staged(replaced)
+            }
+            Err(why) => Ordered::Failed(why),
+        })
     }
 
     fn commit(&mut self, offer: &AdmittedOffer<'_>, staging: &mut Staging) -> Option<Ordered> {
@@ -301,6 +343,12 @@ impl Switch {
             );
         }
     }
+}
+
+/// Forgets an aborted release that was kept staged.
+fn forget_staged(offer: &AdmittedOffer<'_>) -> Result<(), ReasonText> {
+    let forgotten = offer.managed.tree.forget_if_staged(&offer.release);
+    forgotten.map_err(|e| e.with_hint())
 }
 
 /// Counts a commit.

@@ -95,10 +95,11 @@ fn bury(host: &LocalHost, signed: &SignedOrder) -> Result<()> {
         .map_err(|e| Error::refused(e.to_string()))?;
 
     // A known release can be reverted only by the original key.
-    let stored = managed
-        .tree
-        .release(stone.serial)?
-        .filter(|stored| stored.release.id() == stone.release);
+    let staged = managed.tree.awaiting()?.map(|found| found.stored);
+    let known = managed.tree.release(stone.serial)?.into_iter();
+    let stored = known
+        .chain(staged)
+        .find(|stored| stored.release.id() == stone.release);
 
     if let Some(StoredRelease { release, signature }) = stored
         && verify(Namespace::RELEASE, release.bytes(), &signature).ok() != Some(key)

@@ -1,15 +1,17 @@
 //! Report about one tree for queries, read from its state.
 
+use super::gate::held_report;
 use super::managed::ManagedTree;
 use super::staleness;
 use crate::drive::clock;
 use crate::error::Error;
 use crate::keys::Fingerprint;
 use crate::manifest::ReleaseId;
-use crate::tree::{KeptRelease, Tree};
+use crate::tree::{AwaitingRelease, KeptRelease, Tree};
+use crate::units::WallTime;
 use crate::wire::query::{
     FullRelease, MAX_ANSWER_PARTS, MAX_ANSWER_RELEASES, MAX_ANSWER_TARGETS, MAX_ANSWER_TOMBSTONES,
-    PartRelease, ReleaseBytes, ReleaseReport, TreeActivity, TreeReport, Trouble,
+    PartRelease, ReleaseBytes, ReleaseReport, StagedReport, TreeActivity, TreeReport, Trouble,
 };
 
 /// Trouble reported for interrupted checks after a commit.
@@ -117,7 +119,26 @@ pub(super) fn tree_report(
         parts: Some(parts),
         repository: managed.repository.report(clock::wall_seconds()),
         message,
+        held: held_report(managed, clock::wall_seconds()),
+        staged: tree
+            .awaiting()
+            .map_err(unreadable)
+            .ok()
+            .flatten()
+            .and_then(|found| staged_report(&found, clock::wall_seconds())),
     }
+}
+
+/// Report of a staged release, unless it has expired.
+fn staged_report(found: &AwaitingRelease, now: WallTime) -> Option<StagedReport> {
+    let release = &found.stored.release;
+    let expires = release.header().expires;
+    (!found.is_expired(now)).then(|| StagedReport {
+        serial: found.serial(),
+        id: release.id(),
+        age: now.0.saturating_sub(found.since.0).max(0) as u64,
+        left: expires.map(|at| at.0.abs_diff(now.0)),
+    })
 }
 
 /// Failure from before the daemon's start, which is stored with the tree.

@@ -9,6 +9,7 @@ use super::managed::ManagedTree;
 use super::offer::{AdmittedOffer, Opening};
 use super::session::TreeSession;
 use super::shared::LocalHost;
+use crate::drive::clock;
 use crate::id::{SessionId, TreeName};
 use crate::keys::PublicKey;
 use crate::net::Waker;
@@ -64,6 +65,28 @@ pub(super) fn run(host: &LocalHost, tree: &TreeName, jobs: &Receiver<TreeJob>, a
             TreeJob::Session(task) => task.run(host, managed),
             // A panic is logged already.
             TreeJob::Work(work) => drop(catch_panic(|| work(host, managed, answer))),
+        }
+        if sweep_staged(managed) {
+            answer.trees(host);
+        }
+    }
+}
+
+/// Forgets a staged release that cannot be committed any more; returns whether there was one.
+fn sweep_staged(managed: &ManagedTree) -> bool {
+    let tree = &managed.tree;
+    match tree.sweep_staged(clock::wall_seconds()) {
+        Ok(None) => false,
+        Ok(Some((serial, why))) => {
+            tracing::info!("{}@{serial}: not staged any more: {why}", tree.name());
+            true
+        }
+        Err(e) => {
+            tracing::warn!(
+                "tree {}: cannot tidy up its staged release: {e}",
+                tree.name()
+            );
+            false
         }
     }
 }

@@ -77,6 +77,31 @@ impl HostAnswer {
         }
     }
 
+    /// Labels of the host.
+    pub fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
+    /// Name of the host.
+    pub fn host(&self) -> &HostName {
+        &self.host
+    }
+
+    /// What the host says of an order: followed, or the reason why not. `None` without a word, as
+    /// from an older makuo.
+    pub fn followed(&self) -> Option<Result<(), &str>> {
+        let answer = self.answer.as_ref()?;
+        match (answer.followed?, &answer.refusal) {
+            (true, _) => Some(Ok(())),
+            (false, why) => Some(Err(why.as_deref().unwrap_or("no reason"))),
+        }
+    }
+
+    /// Returns whether the host answered.
+    pub fn has_answered(&self) -> bool {
+        self.answer.is_some()
+    }
+
     /// The host's report about `tree`, if any.
     pub(super) fn report(&self, tree: &TreeName) -> Option<&TreeReport> {
         self.answer.as_ref()?.trees.iter().find(|t| t.tree == *tree)

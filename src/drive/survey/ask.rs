@@ -22,6 +22,7 @@ use crate::proto::control::Control;
 use crate::proto::members::MAX_MEMBERS;
 use crate::units::Moment;
 use crate::wire::fragment::Reassembly;
+use crate::wire::hold::SignedHold;
 use crate::wire::query::{Query, QueryAnswer};
 use crate::wire::{Datagram, Message};
 
@@ -39,13 +40,38 @@ pub fn ask(
     serial: Option<Serial>,
     longest: Duration,
 ) -> Result<Survey<Vec<HostAnswer>>> {
-    let ask = Query {
+    let query = Query {
         number: clock::seed(),
         tree: tree.cloned(),
         serial,
         machine: None,
+        order: None,
     };
+    ask_with(network, query, longest)
+}
 
+/// Gives `order` to its hosts, and returns what they say of `tree`, or of all trees, afterwards.
+pub fn order(
+    network: impl Into<GroupLinks>,
+    tree: Option<&TreeName>,
+    order: SignedHold,
+    longest: Duration,
+) -> Result<Survey<Vec<HostAnswer>>> {
+    let query = Query {
+        number: clock::seed(),
+        tree: tree.cloned(),
+        serial: None,
+        machine: None,
+        order: Some(order),
+    };
+    ask_with(network, query, longest)
+}
+
+fn ask_with(
+    network: impl Into<GroupLinks>,
+    ask: Query,
+    longest: Duration,
+) -> Result<Survey<Vec<HostAnswer>>> {
     let (query, endpoint) = probe::run(network, longest, |began| FleetQuery::new(began, ask))?;
     let strangers = strangers(query.roll_call.table(), &endpoint);
     let hosts = query.end();

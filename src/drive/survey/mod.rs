@@ -14,7 +14,7 @@ mod standings;
 mod strangers;
 
 pub use answers::HostAnswer;
-pub use ask::ask;
+pub use ask::{ask, order};
 pub use members::members;
 pub use releases::{KeptHeader, log, log_of, release};
 pub use standings::{standings, status};

@@ -163,6 +163,8 @@ fn status_of(report: &TreeReport) -> TreeStatus {
         repository: report.repository.clone(),
         sent: report.sent,
         message: report.message.clone(),
+        staged: report.staged,
+        held: report.held.clone(),
     }
 }
 

@@ -52,6 +52,8 @@ fn host_answer(name: &str, running: u64, kept: &[u64], answers: bool) -> HostAns
         release: None,
         labels: None,
         machine: None,
+        followed: None,
+        refusal: None,
     };
 
     let address = SocketAddr::from(([10, 0, 0, 1], 5000));

@@ -93,6 +93,12 @@ impl MissingReleases {
         self.resting.add(now, tree, release, pause);
     }
 
+    /// Ends the pauses of all releases of `tree`, and asks for them anew.
+    pub(super) fn resume(&mut self, tree: &TreeName) {
+        self.resting.resume(tree);
+        self.open.retain(|(of, _), _| of != tree);
+    }
+
     /// Returns true if this host, in state `own`, takes a catch-up offer of `candidate`.
     pub(super) fn wants(
         &self,

@@ -44,6 +44,8 @@ pub struct OfferedRelease {
     pub sender: HostName,
     /// Commit order attached to the offer, for hosts that will get no other.
     pub grant: Option<SignedOrder>,
+    /// True if the offer is only for hosts that keep the release staged.
+    pub staged: bool,
 }
 
 /// Work for an open session.
@@ -134,6 +136,8 @@ pub enum DiskReply {
     Headers(BTreeMap<TreeName, ReleaseBytes>),
     /// The release could not be put in place, and no offer of it is taken for this time.
     Rests(TreeName, ReleaseId, Duration),
+    /// No release of the tree rests any more.
+    Resumes(TreeName),
     /// The tree drifted from its release.
     Drifted(TreeName),
     /// The tree catches up from now on; if the flag is set, other hosts may get releases from here.
@@ -152,8 +156,8 @@ pub enum Answer {
     Delivered(Vec<u8>, Result<(RangeSet, u64), ReasonText>),
     /// Answers [`Ask::ReadBack`] with the readable parts of valid blocks, in the same order.
     ReadBack(Generation, Vec<(BlockPart, Vec<u8>)>),
-    /// Answers [`Ask::Finish`].
-    Finished(Result<(), ReasonText>),
+    /// Answers [`Ask::Finish`], with the reason if the host commits nothing now.
+    Finished(Result<Option<ReasonText>, ReasonText>),
     /// Answers [`Ask::Order`] with the outcome, or `None` if the signature is invalid and the order
     /// ignored.
     Ordered(Option<Ordered>),
@@ -181,6 +185,8 @@ pub enum Ordered {
     Stuck(ReasonText),
     /// Aborted as ordered; the tree is unchanged.
     Aborted,
+    /// The release stays staged; the text says what it replaces.
+    Staged(Option<ReasonText>),
     /// The commit failed and was undone.
     Failed(ReasonText),
     /// The commit failed and could not be undone: the tree is part new, part old.

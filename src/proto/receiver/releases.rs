@@ -123,6 +123,12 @@ impl FleetReleases {
         self.missing.rest(now, tree, release, pause);
     }
 
+    /// Ends the pauses of all releases of `tree`.
+    pub(super) fn resume(&mut self, now: Moment, tree: &TreeName) {
+        self.missing.resume(tree);
+        self.check_at = Some(now);
+    }
+
     /// Excludes a release that targets other hosts.
     pub(super) fn mark_unfit(&mut self, tree: &TreeName, release: ReleaseId) {
         self.missing.mark_unfit(tree, release);

@@ -154,6 +154,7 @@ impl Session {
             look,
             sender: sender.unwrap_or_else(|| self.sender.name().clone()),
             grant: announce.grant,
+            staged: announce.staged == Some(true),
         };
 
         self.effects.request(DiskRequest::Open(self.id, offer));

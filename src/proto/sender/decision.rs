@@ -9,7 +9,7 @@ use super::batches::Batches;
 use super::hosts::{Host, Hosts, Patience};
 use super::issued::{AddressedOrder, IssuedOrders};
 use super::offer::Offer;
-use super::setup::CommitRules;
+use super::setup::{CommitRules, SessionGoal};
 use crate::id::{HostName, InstanceId};
 use crate::proto::alive_interval;
 use crate::units::{Moment, Quorum};
@@ -87,6 +87,24 @@ impl Decision {
     /// Returns whether the lists of differences are fetched before the commit.
     pub fn needs_lists(&self) -> bool {
         self.rules.lists
+    }
+
+    /// Order that the session works toward.
+    pub fn goal(&self) -> SessionGoal {
+        self.rules.goal
+    }
+
+    /// Returns whether hosts are to commit in the session.
+    pub fn commits(&self) -> bool {
+        matches!(
+            self.rules.goal,
+            SessionGoal::Commit | SessionGoal::CommitStaged
+        )
+    }
+
+    /// Returns whether hosts have to be able to keep a release staged.
+    pub fn needs_keepers(&self) -> bool {
+        self.rules.goal != SessionGoal::Commit
     }
 
     /// The order that committed the release, unless another order followed.
@@ -209,6 +227,13 @@ impl Decision {
                 order.up_to = Some(batches.up_to());
                 order.hosts = Some(hosts.hash());
                 named = Some(hosts);
+            } else if self.rules.names {
+                // An older host knows only the range, which must not include others.
+                let good = hosts.iter().filter(|(_, host)| host.is_good(false));
+                order.up_to = good.map(|(_, host)| host.name.clone()).min();
+                let hosts = self.batch_hosts(hosts);
+                order.hosts = Some(hosts.hash());
+                named = Some(hosts);
             } else if let Some(excluded) = excluded_hosts(hosts) {
                 order.except = Some(excluded.hash());
                 named = Some(excluded);
@@ -237,7 +262,7 @@ impl Decision {
     pub fn awaits(&self, kind: OrderKind, host: &Host) -> bool {
         let is_addressed = match kind {
             OrderKind::Prepare | OrderKind::Commit => self.issued.is_addressed(host),
-            OrderKind::Abort | OrderKind::Revert => true,
+            OrderKind::Abort | OrderKind::Revert | OrderKind::Stage => true,
         };
         is_addressed && !host.has_answered(kind)
     }
@@ -247,7 +272,7 @@ impl Decision {
         match kind {
             OrderKind::Prepare => false,
             OrderKind::Commit => self.issued.batches.is_last(),
-            OrderKind::Abort | OrderKind::Revert => true,
+            OrderKind::Abort | OrderKind::Revert | OrderKind::Stage => true,
         }
     }
 

@@ -39,6 +39,8 @@ pub struct Host {
     pub serial: Serial,
     /// A commit failed and could not be undone: the tree is part new, part old.
     pub torn: bool,
+    /// Taken for refused by the sender, for the reason in the text.
+    is_refused: bool,
     /// Set once the host was ready and ordered to commit.
     pub ordered: bool,
     /// Contents of the last beacon since the last order was decided.
@@ -121,6 +123,7 @@ impl Host {
             summary: None,
             serial,
             torn: false,
+            is_refused: false,
             ordered: false,
             beacon: None,
             transfer: HostTransfer::default(),
@@ -175,7 +178,7 @@ impl Host {
     pub fn has_answered(&self, order: OrderKind) -> bool {
         let done = match order {
             OrderKind::Prepare => HostStage::Prepared,
-            OrderKind::Commit | OrderKind::Abort => HostStage::Committed,
+            OrderKind::Commit | OrderKind::Abort | OrderKind::Stage => HostStage::Committed,
             OrderKind::Revert => HostStage::Reverted,
         };
         self.is_lost() || self.stage.is_some_and(|stage| stage >= done)
@@ -186,7 +189,7 @@ impl Host {
         let began = match order {
             OrderKind::Prepare => HostStage::Prepared,
             OrderKind::Commit => HostStage::Checking,
-            OrderKind::Abort => HostStage::Committed,
+            OrderKind::Abort | OrderKind::Stage => HostStage::Committed,
             OrderKind::Revert => HostStage::Reverted,
         };
         self.stage.is_some_and(|stage| stage >= began)
@@ -234,7 +237,9 @@ impl Host {
         // Messages overtake each other, so a stage never goes back, except between mutually
         // exclusive final stages.
         let newer = state.number >= self.states.newest || state.number == 0;
-        if !newer || self.stage.is_some_and(|s| s > state.stage) {
+        // An abort is no better reason.
+        let is_told = self.is_refused && state.stage == HostStage::Aborted;
+        if !newer || is_told || self.stage.is_some_and(|s| s > state.stage) {
             return false;
         }
 
@@ -338,6 +343,13 @@ impl Host {
     pub(super) fn give_up(&mut self, text: String) {
         self.contact = Contact::Stuck;
         self.text = Some(text);
+    }
+
+    /// Takes the host for one that refused, for the reason in `text`; returns whether that is new.
+    pub(super) fn refuse(&mut self, text: &str) -> bool {
+        self.is_refused = true;
+        self.text = Some(text.to_string());
+        self.stage.replace(HostStage::Refused) != Some(HostStage::Refused)
     }
 
     /// Excludes the host from the session, for the reason in `text`.

@@ -13,6 +13,8 @@ pub struct IssuedOrders {
     decision: Option<OrderKind>,
     /// Hosts named by the present order; `None` for all.
     named: Option<HostSet>,
+    /// Whether the present order is for all hosts but those.
+    excludes: bool,
     /// The present order, until first sent.
     unsent: Option<AddressedOrder>,
     signed: Option<SignedOrder>,
@@ -44,6 +46,7 @@ impl IssuedOrders {
     pub fn issue(&mut self, addressed: AddressedOrder) {
         self.decision = Some(addressed.order.kind);
         self.named = addressed.named.clone();
+        self.excludes = addressed.order.except.is_some();
         self.unsent = Some(addressed);
     }
 
@@ -69,10 +72,9 @@ impl IssuedOrders {
 
     /// Returns whether the present order to prepare or commit is for the host.
     pub fn is_addressed(&self, host: &Host) -> bool {
-        // The final batch excludes the named hosts.
         self.named
             .as_ref()
-            .is_none_or(|named| named.has(&host.name) != self.batches.is_last())
+            .is_none_or(|named| named.has(&host.name) != self.excludes)
     }
 
     /// Returns whether an order of this kind for the host `name` was sent.

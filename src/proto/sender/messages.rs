@@ -10,6 +10,9 @@ use crate::units::{Moment, Rate};
 use crate::wire::message::{Hello, ReceiverReport, StageReport};
 use crate::wire::{Datagram, Message};
 
+/// Reason for the refusal of a host whose makuo knows no staged releases.
+const CANNOT_KEEP: &str = "cannot keep a release staged: it runs an older makuo";
+
 impl Sender {
     /// Takes a datagram.
     pub fn handle_datagram(&mut self, now: Moment, from: SocketAddr, bytes: &[u8]) {
@@ -189,7 +192,18 @@ impl Sender {
         let number = state.number;
         let nonce = state.nonce;
         let audit = self.offer.is_audit();
-        let taken = self.hosts.on_state(now, source, from, state, audit);
+        let is_too_old = self.decision.needs_keepers() && state.keeps != Some(true);
+        let refusal = match self.decision.commits() {
+            _ if is_too_old => Some(CANNOT_KEEP.to_string()),
+            true => state.held.clone(),
+            false => None,
+        };
+        let mut taken = self.hosts.on_state(now, source, from, state, audit);
+        if let (Some(changed), Some(why)) = (taken.as_mut(), refusal)
+            && let Some(host) = self.hosts.get_mut(source)
+        {
+            *changed |= host.refuse(&why);
+        }
         self.report_other_keys();
 
         match taken {

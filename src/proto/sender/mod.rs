@@ -65,7 +65,7 @@ pub use step::SessionStep;
 
 pub use setup::{
     CommitRules, CompareRules, DatagramSizes, ExpectedHosts, KeyRules, RateLimits, ReleaseGrant,
-    SenderSetup, TargetRules,
+    SenderSetup, SessionGoal, TargetRules,
 };
 
 use audience::Audience;
@@ -142,7 +142,8 @@ impl Sender {
             audience: Audience::new(setup.targets, Proofs::new(setup.seed), asking),
             hosts: Hosts::new(now, setup.keys),
             reach: Reach::new(session),
-            offer: Offer::new(session, setup.name, setup.compare, setup.grant),
+            offer: Offer::new(session, setup.name, setup.compare, setup.grant)
+                .only_staged(setup.commit.goal.is_of_staged()),
             serving: ContentService::new(now, session, Flow::new(now, flow)),
             drift: None,
             decision: Decision::new(setup.commit, setup.patience),
@@ -195,6 +196,11 @@ impl Sender {
     /// The decision.
     pub fn decision(&self) -> Option<OrderKind> {
         self.decision.issued().decision()
+    }
+
+    /// Returns whether the session is about a release that hosts keep staged.
+    pub fn is_of_staged(&self) -> bool {
+        self.offer.is_of_staged()
     }
 
     /// Reason of the sender's own failure.

@@ -13,6 +13,8 @@ pub struct Offer {
     sender: HostName,
     compare: CompareRules,
     grant: Option<ReleaseGrant>,
+    /// Whether only hosts that keep the release staged can take it.
+    staged: bool,
     /// Lowest serial that a host must have to take a partial release.
     lowest_serial: Option<Serial>,
     content: Option<SignedOffer>,
@@ -38,9 +40,15 @@ impl Offer {
             sender,
             compare,
             grant,
+            staged: false,
             lowest_serial: None,
             content: None,
         }
+    }
+
+    /// Restricts the offer to hosts that keep the release staged, if `staged`.
+    pub fn only_staged(self, staged: bool) -> Self {
+        Self { staged, ..self }
     }
 
     /// Restricts a partial release to hosts with at least serial `oldest`.
@@ -78,6 +86,11 @@ impl Offer {
         self.grant.is_some()
     }
 
+    /// Returns whether only hosts that keep the release staged can take it.
+    pub fn is_of_staged(&self) -> bool {
+        self.staged
+    }
+
     /// Returns an order about the release.
     pub fn order(&self, kind: OrderKind) -> Option<Order> {
         let release = self.release()?;
@@ -104,6 +117,7 @@ impl Offer {
             only: grant.and_then(|grant| grant.only.clone()),
             proves: Some(true),
             after: self.lowest_serial,
+            staged: Some(true).filter(|_| self.staged),
         })
     }
 }

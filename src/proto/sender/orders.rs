@@ -4,6 +4,9 @@
 //! only if a host has one), and then to commit. The next batch follows once all hosts of a batch
 //! have answered well. A host that fails or falls silent after the first commit ends the
 //! rollout: no further batch commits, or every host reverts.
+//!
+//! A session that stages gives one order at that point and ends: hosts keep the release. A later
+//! session commits it in the same way, or aborts it at once.
 
 use std::time::Duration;
 
@@ -11,11 +14,11 @@ use super::decision::failed_host;
 use super::fate::Fate;
 use super::hosts::Host;
 use super::phase::{Farewell, Ordering, SenderPhase};
-use super::{Sender, SenderNotice, SenderRequest};
+use super::{Sender, SenderNotice, SenderRequest, SessionGoal};
 use crate::proto::{Dest, alive_interval};
 use crate::units::Moment;
 use crate::wire::message::{OrderKind, SignedOrder};
-use crate::wire::{Message, StatusPhase};
+use crate::wire::{HostStage, Message, StatusPhase};
 
 /// Time for which a release is offered that no host turns out to lack.
 const GRANT_OFFER: Duration = Duration::from_secs(3);
@@ -31,18 +34,19 @@ impl Sender {
             SenderPhase::Serving(_) | SenderPhase::Collecting(_) => {
                 self.decision.on_failure(why);
 
-                // In an audit nothing is staged anywhere, and with a grant each host commits on its
-                // own: there is nothing to abort.
-                if self.offer.is_audit() || self.offer.is_granted() {
+                // In an audit nothing is staged anywhere; with a grant each host commits on its
+                // own; a release that was staged before stays staged.
+                let offer = &self.offer;
+                if offer.is_audit() || offer.is_granted() || offer.is_of_staged() {
                     self.finish(now);
                 } else {
                     self.decide(OrderKind::Abort, why);
                 }
             }
             SenderPhase::Ordering(ordering) => match ordering.kind {
-                OrderKind::Prepare => self.fail(why),
-                OrderKind::Commit if self.decision.reacts_to_failure() => self.fail(why),
-                OrderKind::Commit | OrderKind::Abort | OrderKind::Revert => {}
+                OrderKind::Prepare => self.fail(now, why),
+                OrderKind::Commit if self.decision.reacts_to_failure() => self.fail(now, why),
+                OrderKind::Commit | OrderKind::Abort | OrderKind::Revert | OrderKind::Stage => {}
             },
             SenderPhase::Discovering(_) | SenderPhase::Waiting => self.finish(now),
             SenderPhase::Signing(_) | SenderPhase::Farewell(_) | SenderPhase::Closed => {}
@@ -60,6 +64,10 @@ impl Sender {
             return self.finish_granted_if_due(now);
         }
 
+        if self.decision.goal() == SessionGoal::AbortStaged {
+            return self.abort_staged_if_due();
+        }
+
         let audit = self.offer.is_audit();
         let slow = self.serving.flow().receivers().slow();
         let newest = self.decision.newest_progress(audit, &self.hosts, slow);
@@ -75,11 +83,33 @@ impl Sender {
         }
 
         if !self.decision.vote(&self.hosts).is_enough() {
-            self.decide(OrderKind::Abort, &self.vote_text());
+            self.decide_without_quorum(now);
         } else if self.decision.needs_lists() && self.drift.is_none() {
             self.collect(now);
+        } else if self.decision.goal() == SessionGoal::Stage {
+            self.decide(OrderKind::Stage, &self.vote_text());
         } else {
             self.start_commit(now);
+        }
+    }
+
+    /// Ends a session without enough ready hosts. A release that was staged before stays staged.
+    fn decide_without_quorum(&mut self, now: Moment) {
+        let why = self.vote_text();
+        if self.offer.is_of_staged() {
+            self.decision.on_failure(&why);
+            self.finish(now);
+        } else {
+            self.decide(OrderKind::Abort, &why);
+        }
+    }
+
+    /// Aborts a staged release once every host has checked the offer or is lost. A host that heard
+    /// the order first would refuse the offer.
+    fn abort_staged_if_due(&mut self) {
+        let has_answered = |host: &Host| host.is_lost() || host.stage > Some(HostStage::Joined);
+        if self.hosts.iter().all(|(_, host)| has_answered(host)) {
+            self.decide(OrderKind::Abort, "ordered by its sender");
         }
     }
 
@@ -100,13 +130,13 @@ impl Sender {
         let silent = self.hosts.drop_silent(now, silence);
         self.outputs.notify_lost(silent);
         self.decision.plan_batches(&self.hosts, &self.audience);
-        self.start_batch();
+        self.start_batch(now);
     }
 
-    fn start_batch(&mut self) {
+    fn start_batch(&mut self, now: Moment) {
         // While the previous batch committed, hosts of later ones may have been lost.
         if !self.decision.vote(&self.hosts).is_enough() {
-            return self.fail(&self.vote_text());
+            return self.fail(now, &self.vote_text());
         }
 
         self.decide(self.decision.first_order(&self.hosts), &self.vote_text());
@@ -169,7 +199,7 @@ impl Sender {
             && let Some(why) = failed_host(&self.hosts)
             && self.decision.reacts_to_failure()
         {
-            return self.fail(&why);
+            return self.fail(now, &why);
         }
 
         if !self.decision.is_open(kind, &self.hosts) && !self.still_asking(now, &mut ordering) {
@@ -234,18 +264,25 @@ impl Sender {
             OrderKind::Prepare if self.decision.vote(&self.hosts).is_enough() => {
                 self.decide(OrderKind::Commit, &self.vote_text());
             }
-            OrderKind::Prepare => self.fail(&self.vote_text()),
+            OrderKind::Prepare => self.fail(now, &self.vote_text()),
             OrderKind::Commit if !self.decision.is_last_order(kind) => {
                 self.decision.issued_mut().batches.advance();
-                self.start_batch();
+                self.start_batch(now);
             }
-            OrderKind::Commit | OrderKind::Abort | OrderKind::Revert => self.finish(now),
+            OrderKind::Commit | OrderKind::Abort | OrderKind::Revert | OrderKind::Stage => {
+                self.finish(now);
+            }
         }
     }
 
-    /// Reacts to a failed host.
-    fn fail(&mut self, why: &str) {
+    /// Reacts to a failed host. A release that was staged before stays staged, unless a host was
+    /// ordered to commit it.
+    fn fail(&mut self, now: Moment, why: &str) {
         self.decision.on_failure(why);
+        let has_begun = self.hosts.iter().any(|(_, host)| host.ordered);
+        if self.offer.is_of_staged() && !has_begun {
+            return self.finish(now);
+        }
         self.decide(self.decision.order_after_failure(&self.hosts), why);
     }
 

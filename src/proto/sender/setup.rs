@@ -122,9 +122,32 @@ pub struct KeyRules {
     pub strict: bool,
 }
 
+/// Order that a session works toward.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SessionGoal {
+    /// Commit a new release.
+    #[default]
+    Commit,
+    /// Leave a new release staged.
+    Stage,
+    /// Commit a release that hosts keep staged.
+    CommitStaged,
+    /// Abort a release that hosts keep staged.
+    AbortStaged,
+}
+
+impl SessionGoal {
+    /// Returns whether only hosts that keep the release staged can take part.
+    pub fn is_of_staged(self) -> bool {
+        matches!(self, SessionGoal::CommitStaged | SessionGoal::AbortStaged)
+    }
+}
+
 /// Conditions and order of a commit.
 #[derive(Debug, Clone)]
 pub struct CommitRules {
+    /// Order that the session works toward.
+    pub goal: SessionGoal,
     /// Hosts required to be ready.
     pub quorum: Quorum,
     /// Hosts that commit in the first batch, the second and so on; the rest commits in a last one.
@@ -133,15 +156,20 @@ pub struct CommitRules {
     pub revert: bool,
     /// Fetch the lists of differences before a commit as well, not only in an audit.
     pub lists: bool,
+    /// Name the hosts in the order of the last batch as well: no other host of the release may
+    /// follow it, not even later.
+    pub names: bool,
 }
 
 impl Default for CommitRules {
     fn default() -> Self {
         Self {
+            goal: SessionGoal::default(),
             quorum: Quorum::All,
             batches: Vec::new(),
             revert: false,
             lists: false,
+            names: false,
         }
     }
 }

@@ -28,6 +28,8 @@ pub(in crate::report) fn standings(standings: &[Standing]) -> TextTable {
             Cell::new(standing.named.to_string(), Tint::Strong),
             words::release(&standing.tree, running).into(),
             Cell::new(doing(standing), tint),
+            Cell::new(staged(standing).unwrap_or_default(), Tint::Note),
+            Cell::new(held(standing).unwrap_or_default(), Tint::Warn),
             Cell::new(words::missed(standing).unwrap_or_default(), Tint::Warn),
             Cell::new(
                 standing.tombstone.as_ref().map(buried).unwrap_or_default(),
@@ -78,6 +80,31 @@ fn doing(standing: &Standing) -> String {
             )
         }
     }
+}
+
+/// Formats "www@14 staged 5 min ago, expires in 2 d".
+fn staged(standing: &Standing) -> Option<String> {
+    let staged = standing.status.as_ref()?.staged?;
+    let release = words::release(&standing.tree, Some(staged.serial));
+    let left = staged
+        .left
+        .map(|left| format!(", expires in {}", words::age(left)));
+    Some(format!(
+        "{release} staged {} ago{}",
+        words::age(staged.age),
+        left.unwrap_or_default()
+    ))
+}
+
+/// Formats "held by ops for 3 h: database move".
+fn held(standing: &Standing) -> Option<String> {
+    let held = standing.status.as_ref()?.held.as_ref()?;
+    Some(words::safe(&format!(
+        "held by {} for {}: {}",
+        held.by,
+        words::age(held.left),
+        held.why
+    )))
 }
 
 fn stale(standing: &Standing) -> Option<Stale> {
@@ -181,7 +208,17 @@ pub(in crate::report) fn summary(standings: &[Standing]) -> String {
         n => format!(", {n} split by two releases of one number"),
     };
 
-    format!("{all}, {behind}{failed}{buried}{split}{old}{silent}")
+    let staged = match count(standings, |s| staged(s).is_some()) {
+        0 => String::new(),
+        n => format!(", {n} with a staged release"),
+    };
+
+    let held = match count(standings, |s| held(s).is_some()) {
+        0 => String::new(),
+        n => format!(", {n} held"),
+    };
+
+    format!("{all}, {behind}{failed}{buried}{split}{old}{staged}{held}{silent}")
 }
 
 /// Counts hosts; two hosts of the same name are two.
@@ -239,6 +276,24 @@ pub(in crate::report) struct StandingLine<'a> {
     message: Option<&'a str>,
     #[serde(skip_serializing_if = "Labels::is_empty")]
     labels: &'a Labels,
+    staged: Option<StagedLine>,
+    held: Option<HeldLine<'a>>,
+}
+
+/// Hold of the tree, with the seconds left.
+#[derive(Serialize)]
+struct HeldLine<'a> {
+    by: &'a str,
+    why: &'a str,
+    left: u64,
+}
+
+/// Release that the host keeps staged; times in seconds.
+#[derive(Serialize)]
+struct StagedLine {
+    serial: u64,
+    age: u64,
+    expires_in: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -309,6 +364,16 @@ impl<'a> StandingLine<'a> {
             repository_error_age: repository.map(|t| t.age),
             message: status.and_then(|t| Some(t.message.as_ref()?.as_str())),
             labels: &standing.labels,
+            staged: status.and_then(|t| t.staged).map(|staged| StagedLine {
+                serial: staged.serial.0,
+                age: staged.age,
+                expires_in: staged.left,
+            }),
+            held: status.and_then(|t| t.held.as_ref()).map(|held| HeldLine {
+                by: &held.by,
+                why: &held.why,
+                left: held.left,
+            }),
         }
     }
 }

@@ -86,6 +86,8 @@ fn fleet() -> Vec<Standing> {
         stale: None,
         drifted: None,
         repository: None,
+        staged: None,
+        held: None,
         sent: None,
         message: ReleaseMessage::new("fix css")
             .ok()

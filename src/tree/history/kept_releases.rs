@@ -186,9 +186,13 @@ impl Worktree {
         }
     }
 
-    /// Removes the nodes that no kept release needs.
+    /// Removes the nodes that no kept or staged release needs.
     pub(crate) fn prune_nodes(&self) -> Result<()> {
-        let mut roots = Vec::new();
+        let staged = self.state.staged_record()?;
+        let mut roots: Vec<_> = staged
+            .map(|found| found.stored.release.header().root)
+            .into_iter()
+            .collect();
         for serial in self.state.serials()? {
             roots.extend(self.state.stored(serial)?.map(|s| s.release.header().root));
         }

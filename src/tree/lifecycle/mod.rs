@@ -1,6 +1,7 @@
 //! One tree of this host: its root, its state, and the rule that an interrupted commit ends before
 //! anything else.
 
+mod awaiting;
 mod claim;
 mod recovery;
 mod sent;
@@ -97,7 +98,9 @@ impl Tree {
 
         tree.state.sweep(TEMPORARY_PREFIX);
         tree.state.forget_next()?;
-        let tidied = ResumableBlocks::tidy(&tree.state).and_then(|()| match tree.revertible()? {
+        let staged = tree.recover_staged();
+        let tidied = staged.and_then(|()| ResumableBlocks::tidy(&tree.state));
+        let tidied = tidied.and_then(|()| match tree.revertible()? {
             // The undo directory is kept for a revert.
             Some(_) => Ok(()),
             None => content::archive_all(&tree)

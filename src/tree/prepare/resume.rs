@@ -17,7 +17,7 @@ use rustix::fs::FileType;
 use crate::block::BlockHash;
 use crate::error::{IoResultExt as _, Result};
 use crate::sync::locked;
-use crate::tree::fs::dir::{names, slot_name};
+use crate::tree::fs::dir::{names, slot_name, sync_dir};
 use crate::tree::fs::root::NOFOLLOW;
 use crate::tree::fs::stat::FileStat;
 use crate::tree::state::block_log::{self, BlockLocation, each_record};
@@ -286,6 +286,19 @@ impl ResumableBlocks {
         }
 
         Ok(())
+    }
+
+    /// Makes the logs durable, so that the remains outlive a power cut.
+    pub(crate) fn sync(state: &StateDir) -> Result<()> {
+        let path = state.stage_path();
+        for log in names(&path)?.iter().filter(|name| is_log(name)) {
+            let log = path.join(log);
+            File::open(&log)
+                .and_then(|file| file.sync_all())
+                .context("cannot sync", &log)?;
+        }
+
+        sync_dir(&path)
     }
 
     /// Removes everything in the stage.

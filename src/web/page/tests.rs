@@ -25,6 +25,8 @@ fn standing(host: &str, running: Option<u64>, newest: u64) -> Standing {
             stale: None,
             drifted: None,
             repository: None,
+            staged: None,
+            held: None,
             sent: None,
             message: None,
         }),

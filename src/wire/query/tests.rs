@@ -30,6 +30,8 @@ fn tell(trees: Vec<TreeReport>, release: Option<ReleaseBytes>) -> Message {
         release,
         labels: Some(Labels::parse_known("zone=a")),
         machine: None,
+        followed: None,
+        refusal: None,
     })
 }
 
@@ -81,6 +83,8 @@ fn tree(text: &str, releases: u64) -> TreeReport {
                 replaced: true,
             }]
         }),
+        staged: None,
+        held: None,
         repository: (releases > 1).then(|| RepositoryTrouble {
             age: 9,
             text: text.to_string(),
@@ -102,7 +106,7 @@ proptest! {
     ) {
         let tree = named.then(|| TreeName::new("www").expect("legal"));
         let (serial, machine) = (serial.map(Serial), named.then_some(true));
-        let ask = Message::Query(Query { number, tree, serial, machine });
+        let ask = Message::Query(Query { number, tree, serial, machine, order: None });
         prop_assert_eq!(Message::decode(&ask.encode()), Ok(ask));
     }
 

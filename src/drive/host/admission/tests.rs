@@ -117,6 +117,7 @@ fn offers_that_nobody_signed_take_no_thread_while_their_tree_is_busy() {
         let signature = Arc::from(vec![b'x'; 83]);
         let sender = HostName::new("evil").expect("legal");
         let offer = OfferedRelease {
+            staged: false,
             release,
             signature,
             look,

@@ -36,6 +36,11 @@ impl RestingReleases {
         }
     }
 
+    /// Ends the pauses of all releases of `tree`.
+    pub(super) fn resume(&mut self, tree: &TreeName) {
+        self.0.retain(|(of, _), _| of != tree);
+    }
+
     /// Returns true during the pause of `release`.
     pub(super) fn has(&self, now: Moment, tree: &TreeName, release: ReleaseId) -> bool {
         // Almost always empty, so the key is not made in vain.

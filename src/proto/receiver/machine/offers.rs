@@ -118,6 +118,8 @@ impl Receiver {
             nonce: None,
             targets: None,
             tags: None,
+            keeps: Some(true),
+            held: None,
         };
 
         self.control

@@ -24,6 +24,7 @@ impl Receiver {
             DiskReply::Rests(tree, release, pause) => {
                 self.releases.rest(now, tree, release, pause);
             }
+            DiskReply::Resumes(tree) => self.releases.resume(now, &tree),
             DiskReply::CatchesUp(tree, gives) => self.releases.catch_up(now, tree, gives),
             DiskReply::Drifted(tree) => self.releases.repair(now, tree),
             DiskReply::Opened(id, outcome) => self.on_opened(now, id, outcome),

@@ -79,7 +79,9 @@ impl Session {
 
         let stage = self.state.stage();
         let fits = match order.kind {
-            OrderKind::Prepare => stage == HostStage::Ready && self.sender.may_order(),
+            OrderKind::Prepare | OrderKind::Stage => {
+                stage == HostStage::Ready && self.sender.may_order()
+            }
             OrderKind::Commit => {
                 matches!(stage, HostStage::Ready | HostStage::Prepared) && self.sender.may_order()
             }
@@ -127,6 +129,13 @@ impl Session {
             Ordered::Stuck(why) => self.end(now, HostStage::Stuck, why),
             Ordered::Aborted => {
                 self.end(now, HostStage::Aborted, "aborted by the sender".into());
+            }
+            Ordered::Staged(text) => {
+                if let Some(text) = text {
+                    self.state.explain(text);
+                }
+                self.messages.clear();
+                self.enter(now, HostStage::Staged);
             }
             Ordered::Failed(why) => self.end(now, HostStage::Failed, why),
             Ordered::Torn(why) => {

@@ -51,7 +51,9 @@ impl Session {
             }
             Answer::Delivered(buffer, outcome) => self.on_delivered(now, buffer, outcome),
             Answer::ReadBack(generation, parts) => self.on_read_back(now, generation, &parts),
-            Answer::Finished(Ok(())) => {
+            Answer::Finished(Ok(Some(why))) if self.is_granted() => self.refuse(now, why),
+            Answer::Finished(Ok(held)) => {
+                self.state.set_held(held);
                 self.enter(now, HostStage::Ready);
                 if self.sender.may_order() {
                     self.follow_grant();

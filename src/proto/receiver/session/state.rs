@@ -18,6 +18,8 @@ pub(super) struct SessionState {
     text: Option<ReasonText>,
     /// A commit failed and could not be undone.
     torn: bool,
+    /// Why the host commits nothing now.
+    held: Option<ReasonText>,
     summary: Option<DiffSummary>,
     serial: Serial,
     /// Packets lost in the receive buffer since the session began.
@@ -36,6 +38,7 @@ impl SessionState {
             stage: HostStage::Joined,
             text: None,
             torn: false,
+            held: None,
             summary: None,
             serial: Serial(0),
             dropped: 0,
@@ -107,6 +110,11 @@ impl SessionState {
         self.torn = true;
     }
 
+    /// Sets the reason why the host commits nothing now.
+    pub(super) fn set_held(&mut self, why: Option<ReasonText>) {
+        self.held = why;
+    }
+
     /// Sets the result of the comparison.
     pub(super) fn set_summary(&mut self, summary: DiffSummary) {
         self.summary = Some(summary);
@@ -155,6 +163,8 @@ impl SessionState {
             signature: None,
             targets: self.targets,
             tags: Some(true),
+            keeps: Some(true),
+            held: self.held.clone().filter(|_| self.stage == HostStage::Ready),
             nonce,
         };
 

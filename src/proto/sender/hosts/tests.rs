@@ -25,6 +25,8 @@ fn state(name: &str, stage: HostStage) -> StageReport {
         nonce: None,
         targets: None,
         tags: None,
+        keeps: None,
+        held: None,
     }
 }
 
