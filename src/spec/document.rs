@@ -85,10 +85,15 @@ impl Document {
                 .get(span.clone())
                 .filter(|_| first == "duplicate key")
                 .unwrap_or_default();
-            self.wrong(
+            let at = span.start;
+            let error = self.wrong(
                 span,
                 printable(format!("{first} {which}").as_bytes()).trim_end(),
-            )
+            );
+            match self.octal_at(at) {
+                Some(mode) => error.hint(format!("a mode stands in quotes: \"{mode}\"")),
+                None => error,
+            }
         })?;
 
         let span = table.span();
@@ -109,6 +114,20 @@ impl Document {
             self.line(at.start),
             without_logins(message)
         ))
+    }
+
+    /// A number with a leading zero as the value in the line at `offset`, as people write modes.
+    fn octal_at(&self, offset: usize) -> Option<&str> {
+        let start = self
+            .text
+            .get(..offset)?
+            .rfind('\n')
+            .map_or(0, |end| end + 1);
+        let line = self.text.get(start..)?.lines().next()?;
+        let (_, value) = line.split_once('=')?;
+        let value = value.split('#').next()?.trim();
+        let is_octal = value.len() > 1 && value.bytes().all(|b| (b'0'..=b'7').contains(&b));
+        (is_octal && value.starts_with('0')).then_some(value)
     }
 
     fn line(&self, offset: usize) -> usize {

@@ -275,7 +275,7 @@ fn wrong_values_say_what_to_write() {
 #[test]
 fn a_bare_mode_and_an_expectation_that_nobody_meets_are_explained() {
     let bare = error_of("source = \"s\"\n[mode]\nfiles = 0644 # as ls shows it");
-    assert!(bare.contains("in octal and in quotes: \"0644\""), "{bare}");
+    assert!(bare.contains("a mode stands in quotes: \"0644\""), "{bare}");
     let few = error_of("source = \"s\"\n[targets]\nhosts = [\"web1\"]\nexpect = 3");
     assert!(
         few.contains("3 hosts cannot answer, since hosts names 1"),
