@@ -53,3 +53,6 @@ pub fn run(
         ..prober.end(heard, links)
     })
 }
+
+#[cfg(test)]
+mod tests;
