@@ -104,7 +104,7 @@ fn a_staged_release_outlives_restarts_and_is_committed_without_content() {
         assert_eq!(staged(&disks), [Some(3); HOSTS], "seed {seed}");
 
         let mut commit = rules(SessionGoal::CommitStaged);
-        commit.batches = vec![Quorum::Count(1)];
+        commit.batches = vec![Quorum::Count(1).into()];
         let mut second = network(seed, &offer, commit, &disks);
         assert!(second.run(LONG, SOON), "seed {seed}: not finished");
         assert_eq!(

@@ -50,6 +50,7 @@ fn old_hello(nonce: Nonce) -> Hello {
         echoes: Some(vec![nonce]),
         identity: None,
         shown: None,
+        labels: None,
     }
 }
 

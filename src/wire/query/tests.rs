@@ -217,6 +217,8 @@ fn told(machine: MachineReport) -> Result<MachineReport, String> {
         release: None,
         labels: None,
         machine: Some(machine),
+        followed: None,
+        refusal: None,
     });
     match Message::decode(&answer.encode())? {
         Message::Answer(answer) => answer.machine.ok_or_else(|| "no machine".to_string()),
@@ -267,6 +269,7 @@ fn an_older_makuo_reads_a_question_about_the_machine() {
         tree: None,
         serial: None,
         machine: Some(true),
+        order: None,
     });
     let earlier = EarlierQuery {
         number: 7,
