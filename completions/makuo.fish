@@ -36,6 +36,10 @@ complete -c makuo -n "__fish_makuo_needs_command" -s V -l version -d 'Print vers
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "deploy" -d 'Put the spec\'s release on every target host'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "watch" -d 'The live mode: deploy, then release each quiet batch of changes'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "diff" -d 'Audit drift: list differences between each host\'s tree and the spec\'s source; or compare two releases'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "commit" -d 'Commit a release that hosts keep staged'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "abort" -d 'Abort a release that hosts keep staged'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "hold" -d 'Keep hosts from committing releases for a time: they stage them, and catch up afterwards'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "release" -d 'End a hold'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "rollback" -d 'Return every host to an earlier release'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "publish" -d 'Sign a release of the spec\'s source and store it in a repository, for hosts to take later'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "pull" -d 'Take the newest release of a tree from a repository, without a daemon'
@@ -81,6 +85,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s c -l config -d 'T
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s n -l dry-run -d 'Print the changes on every host without making them'
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l yes-unmounted -d 'Continue although a filesystem in the source is no longer mounted: its files are missing from the release'
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l recheck -d 'Run health checks even on hosts without changes'
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l stage -d 'Stage the release and stop: hosts keep it, over restarts, until `makuo commit` or `makuo abort`, until it expires, or until a newer release takes its place'
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l delete -d 'Delete files outside the release, regardless of the spec'
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l no-delete -d 'Delete nothing, regardless of the spec'
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l checksum -d 'Make hosts re-read and re-hash every file instead of trusting size, mtime and ctime'
@@ -148,6 +153,97 @@ complete -c makuo -n "__fish_makuo_using_subcommand diff" -l json -d 'Print one 
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -s v -l verbose -d 'Log more; twice for debugging'
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -s q -l quiet -d 'Print results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c makuo -n "__fish_makuo_using_subcommand commit" -l require -d 'Hosts that have to be ready: all, a number or a share' -r
+complete -c makuo -n "__fish_makuo_using_subcommand commit" -l batch -d 'Hosts that commit first; repeat it for the next batches, the rest follows last' -r
+complete -c makuo -n "__fish_makuo_using_subcommand commit" -l on-failure -d 'What follows the failure of a hook or health check after the commit: stop commits no further batch, revert takes every host back' -r
+complete -c makuo -n "__fish_makuo_using_subcommand commit" -s t -l target -d 'Only hosts with a name that matches this glob, or a label such as zone=a (repeatable)' -r
+complete -c makuo -n "__fish_makuo_using_subcommand commit" -s k -l key -d 'Key that signed the release: an OpenSSH file, or a .pub with its private half in the agent [default: $MAKUO_KEY, ~/.config/makuo/deploy.key]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand commit" -l expect -d 'Fail unless N target hosts answer; known: all targets of earlier deploys from here' -r
+complete -c makuo -n "__fish_makuo_using_subcommand commit" -l timeout -d 'Longest time for a host to answer or make progress' -r
+complete -c makuo -n "__fish_makuo_using_subcommand commit" -l interface -d 'Interface to use, by name or address; several with commas or by repetition' -r
+complete -c makuo -n "__fish_makuo_using_subcommand commit" -l peers -d 'Hosts to start from where multicast does not reach, with a port if it is not 5001; they name the others' -r
+complete -c makuo -n "__fish_makuo_using_subcommand commit" -l group -d 'Multicast group [default: 224.0.0.108]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand commit" -l port -d 'UDP port [default: 5000]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand commit" -l ttl -d 'TTL of datagrams: 1 for this link only, one more for each router, with a --group that routers forward, such as 239.255.0.108 [default: 1]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand commit" -l group-key -d 'Group key: seals datagrams, and only datagrams sealed with it are accepted. Repeat during a change of keys: seal with the first, open with any' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand commit" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
+always\t'Always'
+never\t'Never'"
+complete -c makuo -n "__fish_makuo_using_subcommand commit" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand commit" -l recheck -d 'Run health checks even on hosts without changes'
+complete -c makuo -n "__fish_makuo_using_subcommand commit" -l checksum -d 'Make hosts re-read and re-hash every file instead of trusting size, mtime and ctime'
+complete -c makuo -n "__fish_makuo_using_subcommand commit" -l strict-host-keys -d 'Exclude a host with a changed key, instead of warning; new hosts are accepted. With require = "all" such a host ends the deploy with exit code 3 until its line is deleted'
+complete -c makuo -n "__fish_makuo_using_subcommand commit" -l no-multicast -d 'Send and receive no multicast: all hosts are found from those of --peers'
+complete -c makuo -n "__fish_makuo_using_subcommand commit" -l plain -d 'Go without a group key: anybody on the network can read traffic, and lie about hosts'
+complete -c makuo -n "__fish_makuo_using_subcommand commit" -l json -d 'Print one JSON object a line; the last is the result'
+complete -c makuo -n "__fish_makuo_using_subcommand commit" -s v -l verbose -d 'Log more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand commit" -s q -l quiet -d 'Print results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand commit" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c makuo -n "__fish_makuo_using_subcommand abort" -s t -l target -d 'Only hosts with a name that matches this glob, or a label such as zone=a (repeatable)' -r
+complete -c makuo -n "__fish_makuo_using_subcommand abort" -s k -l key -d 'Key that signed the release: an OpenSSH file, or a .pub with its private half in the agent [default: $MAKUO_KEY, ~/.config/makuo/deploy.key]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand abort" -l expect -d 'Fail unless N target hosts answer; known: all targets of earlier deploys from here' -r
+complete -c makuo -n "__fish_makuo_using_subcommand abort" -l timeout -d 'Longest time for a host to answer or make progress' -r
+complete -c makuo -n "__fish_makuo_using_subcommand abort" -l interface -d 'Interface to use, by name or address; several with commas or by repetition' -r
+complete -c makuo -n "__fish_makuo_using_subcommand abort" -l peers -d 'Hosts to start from where multicast does not reach, with a port if it is not 5001; they name the others' -r
+complete -c makuo -n "__fish_makuo_using_subcommand abort" -l group -d 'Multicast group [default: 224.0.0.108]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand abort" -l port -d 'UDP port [default: 5000]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand abort" -l ttl -d 'TTL of datagrams: 1 for this link only, one more for each router, with a --group that routers forward, such as 239.255.0.108 [default: 1]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand abort" -l group-key -d 'Group key: seals datagrams, and only datagrams sealed with it are accepted. Repeat during a change of keys: seal with the first, open with any' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand abort" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
+always\t'Always'
+never\t'Never'"
+complete -c makuo -n "__fish_makuo_using_subcommand abort" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand abort" -l checksum -d 'Make hosts re-read and re-hash every file instead of trusting size, mtime and ctime'
+complete -c makuo -n "__fish_makuo_using_subcommand abort" -l strict-host-keys -d 'Exclude a host with a changed key, instead of warning; new hosts are accepted. With require = "all" such a host ends the deploy with exit code 3 until its line is deleted'
+complete -c makuo -n "__fish_makuo_using_subcommand abort" -l no-multicast -d 'Send and receive no multicast: all hosts are found from those of --peers'
+complete -c makuo -n "__fish_makuo_using_subcommand abort" -l plain -d 'Go without a group key: anybody on the network can read traffic, and lie about hosts'
+complete -c makuo -n "__fish_makuo_using_subcommand abort" -l json -d 'Print one JSON object a line; the last is the result'
+complete -c makuo -n "__fish_makuo_using_subcommand abort" -s v -l verbose -d 'Log more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand abort" -s q -l quiet -d 'Print results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand abort" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c makuo -n "__fish_makuo_using_subcommand hold" -l tree -d 'Only this tree [default: all trees of these hosts]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand hold" -s k -l key -d 'Key to sign the order with: an OpenSSH file, or a .pub with its private half in the agent [default: $MAKUO_KEY, ~/.config/makuo/deploy.key]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand hold" -l socket -d 'Control socket of this machine\'s daemon [default: the configuration\'s]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand hold" -l wait -d 'Time to wait for answers' -r
+complete -c makuo -n "__fish_makuo_using_subcommand hold" -l interface -d 'Interface to use, by name or address; several with commas or by repetition' -r
+complete -c makuo -n "__fish_makuo_using_subcommand hold" -l peers -d 'Hosts to start from where multicast does not reach, with a port if it is not 5001; they name the others' -r
+complete -c makuo -n "__fish_makuo_using_subcommand hold" -l group -d 'Multicast group [default: 224.0.0.108]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand hold" -l port -d 'UDP port [default: 5000]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand hold" -l ttl -d 'TTL of datagrams: 1 for this link only, one more for each router, with a --group that routers forward, such as 239.255.0.108 [default: 1]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand hold" -l group-key -d 'Group key: seals datagrams, and only datagrams sealed with it are accepted. Repeat during a change of keys: seal with the first, open with any' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand hold" -l for -d 'Length of the hold; at most 90d' -r
+complete -c makuo -n "__fish_makuo_using_subcommand hold" -l why -d 'Reason, for those whose deploy meets the hold' -r -f
+complete -c makuo -n "__fish_makuo_using_subcommand hold" -l by -d 'Who holds it [default: the user and this machine]' -r -f -a "(__fish_complete_users)"
+complete -c makuo -n "__fish_makuo_using_subcommand hold" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
+always\t'Always'
+never\t'Never'"
+complete -c makuo -n "__fish_makuo_using_subcommand hold" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand hold" -l no-multicast -d 'Send and receive no multicast: all hosts are found from those of --peers'
+complete -c makuo -n "__fish_makuo_using_subcommand hold" -l plain -d 'Go without a group key: anybody on the network can read traffic, and lie about hosts'
+complete -c makuo -n "__fish_makuo_using_subcommand hold" -l json -d 'Print one JSON object a line; the last is the result'
+complete -c makuo -n "__fish_makuo_using_subcommand hold" -s v -l verbose -d 'Log more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand hold" -s q -l quiet -d 'Print results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand hold" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c makuo -n "__fish_makuo_using_subcommand release" -l tree -d 'Only this tree [default: all trees of these hosts]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand release" -s k -l key -d 'Key to sign the order with: an OpenSSH file, or a .pub with its private half in the agent [default: $MAKUO_KEY, ~/.config/makuo/deploy.key]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand release" -l socket -d 'Control socket of this machine\'s daemon [default: the configuration\'s]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand release" -l wait -d 'Time to wait for answers' -r
+complete -c makuo -n "__fish_makuo_using_subcommand release" -l interface -d 'Interface to use, by name or address; several with commas or by repetition' -r
+complete -c makuo -n "__fish_makuo_using_subcommand release" -l peers -d 'Hosts to start from where multicast does not reach, with a port if it is not 5001; they name the others' -r
+complete -c makuo -n "__fish_makuo_using_subcommand release" -l group -d 'Multicast group [default: 224.0.0.108]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand release" -l port -d 'UDP port [default: 5000]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand release" -l ttl -d 'TTL of datagrams: 1 for this link only, one more for each router, with a --group that routers forward, such as 239.255.0.108 [default: 1]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand release" -l group-key -d 'Group key: seals datagrams, and only datagrams sealed with it are accepted. Repeat during a change of keys: seal with the first, open with any' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand release" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
+always\t'Always'
+never\t'Never'"
+complete -c makuo -n "__fish_makuo_using_subcommand release" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand release" -l no-multicast -d 'Send and receive no multicast: all hosts are found from those of --peers'
+complete -c makuo -n "__fish_makuo_using_subcommand release" -l plain -d 'Go without a group key: anybody on the network can read traffic, and lie about hosts'
+complete -c makuo -n "__fish_makuo_using_subcommand release" -l json -d 'Print one JSON object a line; the last is the result'
+complete -c makuo -n "__fish_makuo_using_subcommand release" -s v -l verbose -d 'Log more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand release" -s q -l quiet -d 'Print results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand release" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l to -d 'Release to return to [default: the newest earlier one that all hosts with the present one had]' -r -f
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s m -l message -d 'What the release changes, in one line, for `makuo log`; signed with it' -r
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l cosign -d 'Key that signs the release as well, for hosts with require_signatures (repeatable)' -r -F
@@ -532,30 +628,34 @@ complete -c makuo -n "__fish_makuo_using_subcommand man" -l json -d 'Print one J
 complete -c makuo -n "__fish_makuo_using_subcommand man" -s v -l verbose -d 'Log more; twice for debugging'
 complete -c makuo -n "__fish_makuo_using_subcommand man" -s q -l quiet -d 'Print results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand man" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "deploy" -d 'Put the spec\'s release on every target host'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "watch" -d 'The live mode: deploy, then release each quiet batch of changes'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "diff" -d 'Audit drift: list differences between each host\'s tree and the spec\'s source; or compare two releases'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "rollback" -d 'Return every host to an earlier release'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "publish" -d 'Sign a release of the spec\'s source and store it in a repository, for hosts to take later'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "pull" -d 'Take the newest release of a tree from a repository, without a daemon'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "repo" -d 'Look after a repository: list, check, delete what nobody needs, copy'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "log" -d 'List the fleet\'s releases: serial, time, key, files, bytes, and the hosts that run or keep them'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "show" -d 'Show a release: who made it, its message and entries; or print one of its files'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "pin" -d 'Keep a release on this host, whatever comes later'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "unpin" -d 'End the pin of a release'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "status" -d 'List the hosts with their release, state and last error'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "members" -d 'List the hosts alive now: name, address, version, trees'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "send" -d 'Ad hoc: send files of this host\'s tree to the same place on the others, through the local daemon'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "sync" -d 'Like send, and delete extra files under the paths on the others'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "check" -d 'Report errors in a spec or a configuration, or explain it'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "doctor" -d 'Find out why a deploy does not reach the hosts: interface, multicast, firewalls, MTU, loss, buffers, clocks, keys, disks'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "init" -d 'Create the keys of a group and one file for all of its hosts; unpack that file on a host'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "keygen" -d 'Create a deploy key in OpenSSH\'s format, and a group key'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "daemon" -d 'The host\'s service: receive releases; runs in the foreground'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "demo" -d 'Run three hosts on this machine\'s loopback with one real deploy, and suggest next steps'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "completions" -d 'Print a completion script'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "man" -d 'Write the man pages into a directory'
-complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff commit abort hold release rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "deploy" -d 'Put the spec\'s release on every target host'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff commit abort hold release rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "watch" -d 'The live mode: deploy, then release each quiet batch of changes'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff commit abort hold release rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "diff" -d 'Audit drift: list differences between each host\'s tree and the spec\'s source; or compare two releases'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff commit abort hold release rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "commit" -d 'Commit a release that hosts keep staged'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff commit abort hold release rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "abort" -d 'Abort a release that hosts keep staged'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff commit abort hold release rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "hold" -d 'Keep hosts from committing releases for a time: they stage them, and catch up afterwards'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff commit abort hold release rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "release" -d 'End a hold'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff commit abort hold release rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "rollback" -d 'Return every host to an earlier release'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff commit abort hold release rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "publish" -d 'Sign a release of the spec\'s source and store it in a repository, for hosts to take later'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff commit abort hold release rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "pull" -d 'Take the newest release of a tree from a repository, without a daemon'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff commit abort hold release rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "repo" -d 'Look after a repository: list, check, delete what nobody needs, copy'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff commit abort hold release rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "log" -d 'List the fleet\'s releases: serial, time, key, files, bytes, and the hosts that run or keep them'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff commit abort hold release rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "show" -d 'Show a release: who made it, its message and entries; or print one of its files'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff commit abort hold release rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "pin" -d 'Keep a release on this host, whatever comes later'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff commit abort hold release rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "unpin" -d 'End the pin of a release'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff commit abort hold release rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "status" -d 'List the hosts with their release, state and last error'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff commit abort hold release rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "members" -d 'List the hosts alive now: name, address, version, trees'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff commit abort hold release rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "send" -d 'Ad hoc: send files of this host\'s tree to the same place on the others, through the local daemon'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff commit abort hold release rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "sync" -d 'Like send, and delete extra files under the paths on the others'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff commit abort hold release rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "check" -d 'Report errors in a spec or a configuration, or explain it'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff commit abort hold release rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "doctor" -d 'Find out why a deploy does not reach the hosts: interface, multicast, firewalls, MTU, loss, buffers, clocks, keys, disks'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff commit abort hold release rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "init" -d 'Create the keys of a group and one file for all of its hosts; unpack that file on a host'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff commit abort hold release rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "keygen" -d 'Create a deploy key in OpenSSH\'s format, and a group key'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff commit abort hold release rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "daemon" -d 'The host\'s service: receive releases; runs in the foreground'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff commit abort hold release rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "demo" -d 'Run three hosts on this machine\'s loopback with one real deploy, and suggest next steps'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff commit abort hold release rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "completions" -d 'Print a completion script'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff commit abort hold release rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "man" -d 'Write the man pages into a directory'
+complete -c makuo -n "__fish_makuo_using_subcommand help; and not __fish_seen_subcommand_from deploy watch diff commit abort hold release rollback publish pull repo log show pin unpin status members send sync check doctor init keygen daemon demo completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c makuo -n "__fish_makuo_using_subcommand help; and __fish_seen_subcommand_from repo" -f -a "list" -d 'List the trees and their releases'
 complete -c makuo -n "__fish_makuo_using_subcommand help; and __fish_seen_subcommand_from repo" -f -a "check" -d 'Hash every byte, and follow every release'
 complete -c makuo -n "__fish_makuo_using_subcommand help; and __fish_seen_subcommand_from repo" -f -a "gc" -d 'Delete what no release refers to any more'
