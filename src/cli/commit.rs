@@ -23,6 +23,7 @@ use crate::proto::receiver::is_target;
 use crate::report::{Report, words};
 use crate::spec::Expect;
 use crate::tree::StoredRelease;
+use crate::wire::message::MAX_NAMED_HOSTS;
 use crate::{Error, Result};
 
 /// Longest time for hosts to say what they keep staged.
@@ -136,6 +137,15 @@ impl StagedOrder {
             report.event(&Event::Note(note));
         }
 
+        // A session without named hosts would be for all.
+        if rest.is_empty() {
+            let what = format!("no host that answers can take {}", shown(&name));
+            return Err(Error::refused(what).hint(
+                "it is in place already, or names and labels of hosts changed since it was \
+                 staged: deploy again",
+            ));
+        }
+
         let hosts = rest.iter().map(|s| s.host.to_string()).collect();
         Ok(Self {
             context,
@@ -147,6 +157,13 @@ impl StagedOrder {
     /// Options of a session for `purpose`.
     fn options(&self, purpose: Purpose) -> Result<DeployOptions> {
         let context = &self.context;
+        let names = purpose == Purpose::Deploy && !context.only.is_empty();
+        if names && self.hosts.len() > MAX_NAMED_HOSTS {
+            return Err(Error::usage(format!(
+                "an order names at most {MAX_NAMED_HOSTS} hosts: commit on all of them"
+            )));
+        }
+
         let mut spec = spec(&self.stored.release, &self.hosts)?;
         spec.targets.expect.clone_from(&context.expect);
         let keys = ReleaseKeys::of(Arc::clone(&context.signer));
@@ -155,7 +172,7 @@ impl StagedOrder {
         Ok(DeployOptions {
             only: context.only.clone(),
             // Other hosts of the release must not take it from those that commit now.
-            names: purpose == Purpose::Deploy && !context.only.is_empty(),
+            names,
             scan: SourceScan {
                 checksum: context.checksum,
                 ..SourceScan::default()

@@ -114,7 +114,7 @@ impl Gate {
         };
 
         let uid = Uid::from_raw(peer.uid());
-        if uid.is_root() || uid == Uid::effective() {
+        if is_owner(uid) {
             return true;
         }
 
@@ -130,12 +130,20 @@ impl Gate {
     }
 }
 
+/// Returns whether the user may also hold this host's trees.
+fn is_owner(uid: Uid) -> bool {
+    uid.is_root() || uid == Uid::effective()
+}
+
 async fn serve_request(
     stream: UnixStream,
     gate: Gate,
     desk: &Arc<AdhocService>,
 ) -> std::io::Result<()> {
     let allowed = gate.allows(&stream);
+    let owns = stream
+        .peer_cred()
+        .is_ok_and(|peer| is_owner(Uid::from_raw(peer.uid())));
     let (read, mut write) = stream.into_split();
     let mut input = tokio::io::BufReader::new(read.take(MAX_REQUEST));
     let mut line = String::new();
@@ -161,6 +169,10 @@ async fn serve_request(
             let ask = move |links| survey::ask(links, tree.as_ref(), None, survey_time(wait));
             asked(Arc::clone(desk), ask).await
         }
+        Ok(ControlRequest::Hold { .. }) if !owns => json(&refusal(
+            "only root and the daemon's user may hold this host by its control socket",
+            "name the host: `makuo hold HOST` signs the order with a deploy key",
+        )),
         Ok(ControlRequest::Hold { tree, terms }) => hold(Arc::clone(desk), tree, terms).await,
         Ok(ControlRequest::Files { wish }) => return stream_files(desk, wish, input, write).await,
         Err(e) => json(&refusal(

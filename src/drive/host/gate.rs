@@ -123,11 +123,19 @@ impl LocalHost {
             ));
         }
 
+        // All or none.
+        for managed in &trees {
+            if order.created < locked(&managed.holding).ordered {
+                return Err(format!(
+                    "tree {}: a later order about it was followed before; see whether the clocks \
+                     of those who order agree",
+                    managed.tree.name()
+                ));
+            }
+        }
+
         for managed in &trees {
             let mut record = locked(&managed.holding);
-            if order.created < record.ordered {
-                return Err("a later order about it was followed before".into());
-            }
             if order.created > record.ordered {
                 *record = recorded(managed, order.hold.clone(), order.created, now)
                     .map_err(|e| e.with_hint())?;
@@ -161,13 +169,12 @@ fn recorded(
         Hold::new(until, terms.by, terms.why)
     });
 
+    let record = HoldRecord { hold, ordered };
+    managed.tree.state().set_hold(&record)?;
     let tree = managed.tree.name();
-    match &hold {
+    match &record.hold {
         Some(hold) => tracing::warn!("tree {tree}: {}", held(hold)),
         None => tracing::info!("tree {tree}: not held any more"),
     }
-
-    let record = HoldRecord { hold, ordered };
-    managed.tree.state().set_hold(&record)?;
     Ok(record)
 }

@@ -195,6 +195,12 @@ impl Switch {
             return Some(Ordered::Failed(why));
         }
 
+        // The commands may have taken long.
+        if let Some(gate) = ClosedGate::of(offer.managed, clock::wall_seconds()) {
+            self.give_up(offer, staging);
+            return Some(Ordered::Vetoed(gate.why));
+        }
+
         let previous = current(offer);
         let again = previous == Some(offer.release.header().serial);
         self.checks.begin(offer);

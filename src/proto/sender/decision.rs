@@ -231,7 +231,9 @@ impl Decision {
                 // An older host knows only the range, which must not include others.
                 let good = hosts.iter().filter(|(_, host)| host.is_good(false));
                 order.up_to = good.map(|(_, host)| host.name.clone()).min();
-                let hosts = self.batch_hosts(hosts);
+                // A host that is held takes the release afterwards, by this order.
+                let meant = hosts.iter().filter(|(_, h)| !h.is_lost() || h.ordered);
+                let hosts = HostSet::of(meant.map(|(_, h)| &h.name));
                 order.hosts = Some(hosts.hash());
                 named = Some(hosts);
             } else if let Some(excluded) = excluded_hosts(hosts) {

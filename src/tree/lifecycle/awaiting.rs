@@ -31,9 +31,9 @@ impl Tree {
         let _busy = Claim::new(self)?;
         self.check_state()?;
         if found.stored.release.id() == release.id() {
-            self.move_staged_in(found.serial())
+            self.move_staged_in(release.id())
         } else {
-            self.move_staged_out(found.serial())
+            self.move_staged_out(found.stored.release.id())
         }
     }
 
@@ -96,8 +96,8 @@ impl Tree {
     /// Puts the place of a staged release in order after a crash.
     pub(super) fn recover_staged(&self) -> Result<()> {
         self.complete_moves()?;
-        let kept = self.state.staged_record()?.map(|found| found.serial());
-        self.forget_moved(kept)
+        let kept = self.state.staged_record()?;
+        self.forget_moved(kept.map(|found| found.stored.release.id()))
     }
 
     /// Reason why a staged release cannot be committed any more.

@@ -2,7 +2,7 @@
 //!
 //! **On disk.** `staged` in a tree's state is the record: header and signature of the release, and
 //! the time. Its content is in the stage, as the session left it. While another session needs the
-//! stage, it is in `staged-SERIAL`. Files move one by one, into or out of `staged-SERIAL.moving`: a
+//! stage, it is in `staged-RELEASE`. Files move one by one, into or out of `staged-RELEASE.moving`: a
 //! move that a crash ended is completed back into the stage. A record alone proves nothing: content
 //! counts only after it was read and hashed again.
 
@@ -19,7 +19,7 @@ use super::reader::{StateReader, StoredRelease};
 use super::worktree::Worktree;
 use crate::error::{Error, IoResultExt as _, Result};
 use crate::id::Serial;
-use crate::manifest::Release;
+use crate::manifest::{Release, ReleaseId};
 use crate::tree::fs::dir::{c_name, names, private_dir, sync_dir};
 use crate::units::WallTime;
 
@@ -120,7 +120,8 @@ impl Worktree {
 
         self.crash.point()?;
         self.state.write(STAGED_RECORD, &bytes)?;
-        self.forget_moved(Some(release.header().serial))
+        // The content of this release is in the stage.
+        self.forget_moved(None)
     }
 
     /// Forgets the staged release. Content in the stage stays for the next session, as that of an
@@ -132,14 +133,14 @@ impl Worktree {
     }
 
     /// Frees the stage: content of the staged release moves out.
-    pub(crate) fn move_staged_out(&self, serial: Serial) -> Result<()> {
+    pub(crate) fn move_staged_out(&self, release: ReleaseId) -> Result<()> {
         self.complete_moves()?;
-        let apart = self.state.apart_path(serial);
+        let apart = self.state.apart_path(release);
         if is_dir(&apart)? {
             return Ok(());
         }
 
-        let moving = self.state.moving_path(serial);
+        let moving = self.state.moving_path(release);
         private_dir(&moving)?;
         self.move_files(&self.state.stage_path(), &moving)?;
         self.crash.point()?;
@@ -148,9 +149,9 @@ impl Worktree {
     }
 
     /// Moves content of the staged release back into the stage. Remains of other sessions go.
-    pub(crate) fn move_staged_in(&self, serial: Serial) -> Result<()> {
+    pub(crate) fn move_staged_in(&self, release: ReleaseId) -> Result<()> {
         self.complete_moves()?;
-        let apart = self.state.apart_path(serial);
+        let apart = self.state.apart_path(release);
         if !is_dir(&apart)? {
             return Ok(());
         }
@@ -161,7 +162,7 @@ impl Worktree {
                 .discard(self.state.stage(), &c_name(&name)?, &stage.join(&name))?;
         }
         self.crash.point()?;
-        rename(&apart, &self.state.moving_path(serial))?;
+        rename(&apart, &self.state.moving_path(release))?;
         self.complete_moves()
     }
 
@@ -181,8 +182,8 @@ impl Worktree {
     }
 
     /// Removes content outside of the stage, except that of `kept`.
-    pub(crate) fn forget_moved(&self, kept: Option<Serial>) -> Result<()> {
-        let kept = kept.map(|serial| OsString::from(apart_name(serial)));
+    pub(crate) fn forget_moved(&self, kept: Option<ReleaseId>) -> Result<()> {
+        let kept = kept.map(|release| OsString::from(apart_name(release)));
         for name in self.state.apart_names()? {
             if !is_moving(&name) && Some(&name) != kept.as_ref() {
                 self.crash.point()?;
@@ -206,13 +207,13 @@ impl Worktree {
 }
 
 impl StateDir {
-    /// Directory for content of the staged release `serial` outside of the stage.
-    fn apart_path(&self, serial: Serial) -> PathBuf {
-        self.here().join(apart_name(serial))
+    /// Directory for content of a staged release outside of the stage.
+    fn apart_path(&self, release: ReleaseId) -> PathBuf {
+        self.here().join(apart_name(release))
     }
 
-    fn moving_path(&self, serial: Serial) -> PathBuf {
-        self.here().join(format!("{}{MOVING}", apart_name(serial)))
+    fn moving_path(&self, release: ReleaseId) -> PathBuf {
+        self.here().join(format!("{}{MOVING}", apart_name(release)))
     }
 
     /// Names of all such directories.
@@ -224,8 +225,8 @@ impl StateDir {
     }
 }
 
-fn apart_name(serial: Serial) -> String {
-    format!("{STAGED_RECORD}-{serial}")
+fn apart_name(release: ReleaseId) -> String {
+    format!("{STAGED_RECORD}-{release}")
 }
 
 fn is_moving(name: &OsStr) -> bool {

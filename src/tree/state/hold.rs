@@ -14,6 +14,9 @@ use crate::units::WallTime;
 /// File of the record.
 const HOLD_RECORD: &str = "hold";
 
+/// The end of the year 9999.
+const NO_END: WallTime = WallTime(253_402_300_799);
+
 /// A hold of a tree.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Hold {
@@ -56,15 +59,21 @@ pub struct HoldRecord {
 }
 
 impl StateReader {
-    /// What is recorded of holds; a damaged record counts as none.
+    /// What is recorded of holds; a damaged record counts as a hold without an end.
     pub fn hold_record(&self) -> Result<HoldRecord> {
         let bytes = self.read(HOLD_RECORD)?;
         let read = bytes.map(|bytes| minicbor::decode(&bytes));
         match read.transpose() {
             Ok(record) => Ok(record.unwrap_or_default()),
             Err(_) => {
-                tracing::warn!("{} is damaged", self.path().join(HOLD_RECORD).display());
-                Ok(HoldRecord::default())
+                let path = self.path().join(HOLD_RECORD);
+                tracing::warn!("{} is damaged: the tree is held", path.display());
+                let why = "the record of its hold is damaged: `makuo release` ends it";
+                let hold = Hold::new(NO_END, "makuo".into(), why.into());
+                Ok(HoldRecord {
+                    hold: Some(hold),
+                    ordered: 0,
+                })
             }
         }
     }

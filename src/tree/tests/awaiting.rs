@@ -235,3 +235,39 @@ fn a_crash_at_any_step_loses_neither_the_tree_nor_a_staged_release() {
         }
     }
 }
+
+#[test]
+fn a_twin_of_the_serial_takes_no_content_away() {
+    let world = World::new(&old(), &large());
+    let tree = world.open();
+    keep(&world, &tree, 5).unwrap();
+
+    world.release(&other());
+    let twin = Release::new(crate::manifest::Header {
+        serial: Serial(5),
+        ..crate::manifest::header::tests::a_header()
+    });
+    tree.stage_for(&twin.unwrap()).unwrap();
+    let (staged, twin) = world.stage(&tree, 5).unwrap();
+    staged.abort();
+    tree.keep_staged(&twin, b"signature", NOW).unwrap();
+
+    let tree = {
+        drop(tree);
+        world.open()
+    };
+    tree.stage_for(&twin).unwrap();
+    let (stage, _, _) = world.begin(&tree, 5).unwrap();
+    assert!(stage.wants().is_empty(), "{:?}", stage.wants());
+}
+
+#[test]
+fn a_damaged_record_of_a_hold_holds_the_tree() {
+    let world = World::new(&old(), &large());
+    let tree = world.open();
+    assert_eq!(tree.state().hold_record().unwrap().hold, None);
+    let record = world.www().with_file_name(".makuo/www/hold");
+    std::fs::write(record, "damaged").unwrap();
+    let hold = tree.state().hold_record().unwrap().hold;
+    assert!(hold.is_some_and(|hold| hold.until() > WallTime(i64::from(u32::MAX))));
+}
