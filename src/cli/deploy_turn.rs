@@ -66,11 +66,15 @@ impl<'a> DeployTurn<'a> {
     }
 }
 
-/// Returns whether a host refused since another session holds its tree.
+/// Returns whether hosts refused, and each since another session holds its tree: a further attempt
+/// does not change another reason.
 fn is_refused(outcome: &Outcome) -> bool {
-    let mut refused = outcome.hosts.iter();
-    refused
-        .any(|host| host.state == HostState::Refused && host.error.as_deref().is_some_and(is_busy))
+    let hosts = outcome.hosts.iter();
+    let mut reasons = hosts
+        .filter(|host| host.state == HostState::Refused)
+        .map(|host| host.error.as_deref())
+        .peekable();
+    reasons.peek().is_some() && reasons.all(|reason| reason.is_some_and(is_busy))
 }
 
 /// "web1: staging www@18 from ci", of a host at work.
@@ -92,7 +96,7 @@ mod tests {
     use crate::outcome::{HostResult, Purpose};
 
     #[test]
-    fn only_a_busy_host_is_worth_another_attempt() {
+    fn only_busy_hosts_are_worth_another_attempt() {
         let ended = |reasons: &[&str]| {
             let tree = TreeName::new("www").expect("legal");
             let mut outcome = Outcome::new(Purpose::Deploy, tree);
@@ -107,7 +111,9 @@ mod tests {
         };
 
         let busy = "busy with www@7 from ci; try again when it is over";
-        assert!(ended(&["the key is not authorized", busy]));
-        assert!(!ended(&["the key is not authorized"]) && !ended(&[]));
+        assert!(ended(&[busy]) && ended(&[busy, busy]));
+        for hopeless in [&["the key is not authorized", busy][..], &["no space"], &[]] {
+            assert!(!ended(hopeless), "{hopeless:?}");
+        }
     }
 }

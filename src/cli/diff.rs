@@ -51,7 +51,10 @@ fn releases(
 
     report.start(&format!("comparing {from} with {to}"));
     let place = KeptPlace::resolve(&args.kept, config)?;
-    let (old, new) = (place.open_content(&from)?, place.open_content(&to)?);
+    let (old, new) = (
+        place.open_content(&from, report)?,
+        place.open_content(&to, report)?,
+    );
     let lines = changes(&old, &new)?;
     let group = DriftGroup::new(Vec::new(), lines);
     let (old, new) = (old.release(), new.release());

@@ -6,10 +6,13 @@ use super::args::KeptArgs;
 use super::release_ref::ReleaseRef;
 use super::{network, sign, store};
 use crate::config::HostConfig;
+use crate::drive::clock;
 use crate::drive::kept::KeptContent;
 use crate::drive::repository::kept_content;
 use crate::id::TreeName;
-use crate::keys::{Namespace, PublicKey, verify};
+use crate::keys::{AuthorizedKeys, Namespace, PublicKey, Role, verify};
+use crate::manifest::Release;
+use crate::outcome::{Event, Observer};
 use crate::report::words;
 use crate::store::Store;
 use crate::tree::{StateReader, StoredRelease};
@@ -46,8 +49,13 @@ impl KeptPlace {
         }
     }
 
-    /// Opens a release whose content is needed, by a key whose signature holds.
-    pub(super) fn open_content(&self, wanted: &ReleaseRef) -> Result<KeptContent> {
+    /// Opens a release whose content is needed, by a key whose signature holds and which may
+    /// release the tree.
+    pub(super) fn open_content(
+        &self,
+        wanted: &ReleaseRef,
+        observer: &mut dyn Observer,
+    ) -> Result<KeptContent> {
         let tree = &wanted.tree;
         let elsewhere = || {
             Error::refused(format!("this machine does not keep {wanted}")).hint(format!(
@@ -56,9 +64,43 @@ impl KeptPlace {
             ))
         };
         let found = self.open(wanted)?.ok_or_else(elsewhere)?;
-        signing_key(&found.stored)?;
+        let key = signing_key(&found.stored)?;
+        // A host has verified what it keeps; anybody may write to a repository.
+        if let KeptPlace::Repository(place) = self {
+            let authorized = sign::authorized(None, &place.1)?;
+            check_signer(&found.stored.release, &key, &authorized, observer)?;
+        }
         Ok(found)
     }
+}
+
+/// Refuses a release of a key that this machine does not list for the tree. A machine without a list
+/// names the key.
+fn check_signer(
+    release: &Release,
+    key: &PublicKey,
+    authorized: &AuthorizedKeys,
+    observer: &mut dyn Observer,
+) -> Result<()> {
+    let header = release.header();
+    let fingerprint = key.fingerprint();
+    if authorized.is_empty() {
+        let note = format!(
+            "{release} is signed by {fingerprint}: this machine has no authorized keys to compare \
+             it with"
+        );
+        observer.event(&Event::Note(note));
+        return Ok(());
+    }
+
+    let now = clock::wall_seconds();
+    let allowed = authorized.allows(key, &header.tree, Role::from(header.intent), now);
+    allowed.map(drop).map_err(|denied| {
+        let what = format!("{release} is signed by {fingerprint}, which may not release the tree");
+        Error::refused(what)
+            .because(denied.to_string())
+            .hint("its content is not shown: if the key is yours, list it in authorized_keys")
+    })
 }
 
 /// The key that signed a release; an error if the signature does not hold.
@@ -114,4 +156,52 @@ pub(super) fn not_kept(wanted: &ReleaseRef, records: &StateReader) -> Result<Err
         ),
     };
     Ok(Error::refused(format!("this host does not keep {wanted} any more")).hint(hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::{FileSigner, Signer};
+    use crate::manifest::header::tests::a_header;
+
+    struct Notes(Vec<String>);
+
+    impl Observer for Notes {
+        fn event(&mut self, event: &Event) {
+            if let Event::Note(note) = event {
+                self.0.push(note.clone());
+            }
+        }
+    }
+
+    #[test]
+    fn content_of_a_repository_is_shown_by_the_keys_of_this_machine() {
+        let key = |seed: u8| FileSigner::from_seed([seed; 32]).public().clone();
+        let release = Release::new(a_header()).expect("legal");
+        let checked = |lines: &str, seed: u8| {
+            let keys = AuthorizedKeys::parse(lines.as_bytes(), Path::new("authorized_keys"));
+            let mut notes = Notes(Vec::new());
+            let checked = check_signer(&release, &key(seed), &keys.expect("legal"), &mut notes);
+            (checked.err().map(|e| e.to_string()), notes.0)
+        };
+
+        let listed = format!("{}\n", key(1));
+        assert_eq!(checked(&listed, 1), (None, Vec::new()));
+        let elsewhere = format!("tree=\"docs\" {}\n", key(1));
+        for (lines, seed) in [(&listed, 2), (&elsewhere, 1)] {
+            let (refused, _) = checked(lines, seed);
+            let refused = refused.expect("refused");
+            assert!(
+                refused.contains(&key(seed).fingerprint().to_string()),
+                "{refused}"
+            );
+        }
+
+        let (refused, notes) = checked("", 2);
+        assert_eq!((refused, notes.len()), (None, 1));
+        assert!(
+            notes[0].contains(&key(2).fingerprint().to_string()),
+            "{notes:?}"
+        );
+    }
 }

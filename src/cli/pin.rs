@@ -45,7 +45,10 @@ pub(super) fn run(
             return Err(kept::not_kept(&wanted, &records)?);
         }
         records.pin(serial)?;
-        format!("{wanted} is pinned: this host keeps it until `makuo unpin {wanted}`")
+        format!(
+            "{wanted} is pinned: this host keeps it, and all that later releases replace, until \
+             `makuo unpin {wanted}`"
+        )
     } else if records.unpin(serial)? {
         format!("{wanted} is not pinned any more: it goes with the releases of its age")
     } else {

@@ -105,6 +105,10 @@ pub(super) fn rollback(
     let url = store::url(&args.url)?;
     let store = store::open(&url, &args.store)?;
     let mut options = options(&args.sign, &url, HeadValidity::AsBefore, config)?;
+    if !args.cosign.keys.is_empty() {
+        let key = sign::key_file(args.sign.key.as_deref(), None)?;
+        options.keys.signer = sign::cosigned(&key, &args.cosign.keys)?;
+    }
     options.message.clone_from(&args.about.message);
     report.start(&format!("{}: going back in {url}", args.tree));
     let keep = args.history.keep.map(usize::from);

@@ -43,13 +43,13 @@ pub(super) fn run(
     let wanted = ReleaseRef::parse(&args.release)?;
     let place = KeptPlace::resolve(&args.kept, config)?;
     if wanted.path.is_some() {
-        return print_file(&place, &wanted, settings);
+        return print_file(&place, &wanted, settings, report);
     }
 
     report.start(&format!("looking for {wanted}"));
     let lists = args.paths || settings.verbosity >= Verbosity::Verbose;
     let content = match lists {
-        true => Some(place.open_content(&wanted)?),
+        true => Some(place.open_content(&wanted, report)?),
         false => place.open(&wanted)?,
     };
     let facts = match &content {
@@ -66,7 +66,12 @@ pub(super) fn run(
 }
 
 /// Writes a file of a release to standard output.
-fn print_file(place: &KeptPlace, wanted: &ReleaseRef, settings: Settings) -> Result<u8> {
+fn print_file(
+    place: &KeptPlace,
+    wanted: &ReleaseRef,
+    settings: Settings,
+    report: &mut Report,
+) -> Result<u8> {
     if settings.json {
         return Err(
             Error::usage("--json has no place for the content of a file")
@@ -74,7 +79,7 @@ fn print_file(place: &KeptPlace, wanted: &ReleaseRef, settings: Settings) -> Res
         );
     }
 
-    let mut content = place.open_content(wanted)?;
+    let mut content = place.open_content(wanted, report)?;
     let Some(path) = &wanted.path else {
         return Ok(0);
     };

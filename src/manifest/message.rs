@@ -74,7 +74,7 @@ impl TryFrom<String> for ReleaseMessage {
 
 impl From<ReleaseMessage> for String {
     fn from(message: ReleaseMessage) -> String {
-        message.0.to_string()
+        message.to_string()
     }
 }
 
@@ -151,6 +151,7 @@ mod tests {
 
         let odd = decoded("a\n\x1b[2Jb").expect("bounded");
         assert_eq!(odd.to_string(), "a\\n\\u{1b}[2Jb");
+        assert_eq!(String::from(odd), "a\\n\\u{1b}[2Jb");
         assert!(decoded("").is_err() && decoded(&"x".repeat(201)).is_err());
     }
 }

@@ -89,6 +89,7 @@ mod tests {
             serial: None,
             machine: None,
             order: None,
+            padding: Vec::new(),
         }
     }
 

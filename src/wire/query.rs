@@ -26,6 +26,8 @@ pub const MAX_ANSWER_CHARS: usize = 32 << 10;
 pub const MAX_ANSWER_TARGETS: usize = 32;
 /// Largest number of parts of one tree in an answer: the newest.
 pub const MAX_ANSWER_PARTS: usize = 256;
+/// Largest number of bytes of padding of a query.
+pub const MAX_QUERY_PADDING: usize = 8 << 10;
 /// Largest number of characters of a fingerprint or a word.
 const MAX_WORD_CHARS: usize = 64;
 
@@ -47,11 +49,17 @@ pub struct Query {
     /// Order that the host follows before it answers.
     #[n(4)]
     pub order: Option<SignedHold>,
+    /// Bytes that the report of the machine may have: a small forged query must not cause a large
+    /// answer.
+    #[n(5)]
+    #[cbor(default, with = "minicbor::bytes")]
+    pub padding: Vec<u8>,
 }
 
 impl Query {
     /// Checks the caps.
     pub(super) fn check(&self) -> Result<(), String> {
+        within(self.padding.len() <= MAX_QUERY_PADDING, "too much padding")?;
         self.order.as_ref().map_or(Ok(()), SignedHold::check)
     }
 }

@@ -412,6 +412,7 @@ fn one_of_a_flood(
                 serial: None,
                 machine: None,
                 order: None,
+                padding: Vec::new(),
             }),
         ),
         // Where beacons need no authentication, a changed beacon would announce an absent host.

@@ -527,6 +527,7 @@ fn word(n: u64) -> Message {
             serial: None,
             machine: None,
             order: None,
+            padding: Vec::new(),
         }),
     }
 }

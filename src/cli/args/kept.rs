@@ -36,7 +36,8 @@ pub struct ShowArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 A pin holds on this host alone: run it on each host that is to keep the release, by root or the \
-daemon's user. A pinned release keeps the content of all since. `makuo log` shows pins.
+daemon's user. The host then keeps all content that later releases replace, beyond `keep`, until \
+the pin ends. `makuo log` shows pins.
 Examples:
   makuo pin www@17
   makuo unpin www@17")]

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand, ValueHint};
 
 use super::release::serial;
 use super::repository::{HistoryArgs, StoreArgs, validity};
-use super::shared::MessageArgs;
+use super::shared::{CosignArgs, MessageArgs};
 use crate::id::{Serial, TreeName};
 use crate::repository::head::HeadValidity;
 use crate::units::parse_duration;
@@ -169,6 +169,9 @@ pub struct RepoRollbackArgs {
     /// Message.
     #[command(flatten)]
     pub about: MessageArgs,
+    /// Cosigners.
+    #[command(flatten)]
+    pub cosign: CosignArgs,
     /// Length of the history.
     #[command(flatten)]
     pub history: HistoryArgs,

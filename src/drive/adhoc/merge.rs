@@ -108,6 +108,8 @@ fn put(
 ) -> Result<Outcome> {
     let mut options = work.options(purpose, &merged.scope)?;
     options.lists = purpose == Purpose::DryRun;
+    // The message of the last part says nothing of the others.
+    options.message = None;
     options.part.listed = false;
     options.scan.checksum = false;
     options.conditions.only_after = Some(merged.after);

@@ -42,9 +42,9 @@ const HOST_TRAIN: u8 = 1;
 /// Trains of sizes.
 const GROUP_SIZES: u8 = 2;
 const HOST_SIZES: u8 = 3;
-/// First train of the search between sizes, one for each round.
-const GROUP_SEARCH: u8 = 8;
-const HOST_SEARCH: u8 = 16;
+/// First train of the searches between sizes, one for each round of each host: a search by the
+/// group is counted by all hosts.
+const SEARCH: u8 = 48;
 
 /// MeasuredHosts with their addresses.
 type MeasuredHosts = [(InstanceId, SocketAddr)];
@@ -73,7 +73,7 @@ pub(super) fn directions(prober: &mut Prober) -> Result<()> {
         let tally = |counts: Option<&ProbeCounts>| {
             counts.map(|counts| Tally {
                 sent: PROBES,
-                arrived: counts.arrived,
+                arrived: counts.arrived.min(PROBES),
             })
         };
         host.facts.to_host = tally(to_host.get(&host.source));
@@ -156,16 +156,17 @@ pub(super) fn sizes(prober: &mut Prober) -> Result<()> {
         host.facts.sizes.by_host = found(&by_host).filter(|_| !host.is_cut_off());
     }
 
-    for (source, address) in hosts {
+    let trains = (SEARCH..=u8::MAX - SEARCH_ROUNDS).step_by(SEARCH_ROUNDS.into());
+    for ((source, address), train) in hosts.into_iter().zip(trains) {
         let Some(host) = prober.hosts.get_mut(source) else {
             continue;
         };
         let way = match (host.facts.sizes.by_host, host.facts.sizes.by_group) {
-            (Some(size), _) => Some((Dest::Host(address), HOST_SEARCH, size)),
-            (None, Some(size)) => Some((Dest::Multicast, GROUP_SEARCH, size)),
+            (Some(size), _) => Some((Dest::Host(address), size)),
+            (None, Some(size)) => Some((Dest::Multicast, size)),
             (None, None) => None,
         };
-        if let Some((dest, train, rung)) = way.filter(|(_, _, size)| *size > room) {
+        if let Some((dest, rung)) = way.filter(|(_, size)| *size > room) {
             let found = search(
                 prober,
                 (dest, train),
@@ -214,10 +215,17 @@ fn largest(
         _ => BY_HOST,
     };
     let counts = prober.collect(train, hosts, way)?;
-    let sizes = counts.into_iter();
-    Ok(sizes
-        .map(|(id, counts)| (id, usize::from(counts.largest)))
+    let counts = counts.into_iter();
+    Ok(counts
+        .map(|(id, counts)| (id, arrived_size(sizes, &counts)))
         .collect())
+}
+
+/// The largest of `sizes` that arrived, by the counts of a host, which may be wrong.
+fn arrived_size(sizes: &[usize], counts: &ProbeCounts) -> usize {
+    let largest = usize::from(counts.largest);
+    let arrived = sizes.iter().copied().filter(|size| *size <= largest);
+    arrived.max().unwrap_or(0)
 }
 
 /// Searches between a size that arrives at a host and the next one of the ladder that does not.
@@ -234,24 +242,79 @@ fn search(
     };
 
     for round in 0..SEARCH_ROUNDS {
-        let step = ((high - low) / (ROUND_SIZES + 1)).max(1);
-        let sizes: Vec<usize> = (1..=ROUND_SIZES)
-            .map(|n| low + n * step)
-            .filter(|size| *size < high)
-            .collect();
+        let sizes = sizes_between(low, high);
         if sizes.is_empty() {
             break;
         }
 
         let found = largest(prober, (&[dest], train + round), &sizes, &[host])?;
         let arrived = found.get(&host.0).copied().unwrap_or(0);
-        high = sizes
-            .iter()
-            .copied()
-            .find(|size| *size > arrived)
-            .unwrap_or(high);
-        low = low.max(arrived);
+        (low, high) = narrowed((low, high), &sizes, arrived);
     }
 
     Ok(low)
+}
+
+/// Sizes of the next round between two sizes; none if they are neighbours.
+fn sizes_between(low: usize, high: usize) -> Vec<usize> {
+    let step = (high.saturating_sub(low) / (ROUND_SIZES + 1)).max(1);
+    let sizes = (1..=ROUND_SIZES).map(|n| low + n * step);
+    sizes.filter(|size| *size < high).collect()
+}
+
+/// The next two sizes of the search, when `arrived` is the largest of `sizes` that arrived.
+fn narrowed((low, high): (usize, usize), sizes: &[usize], arrived: usize) -> (usize, usize) {
+    let above = sizes.iter().copied().find(|size| *size > arrived);
+    (low.max(arrived), above.unwrap_or(high))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(largest: u16) -> ProbeCounts {
+        ProbeCounts {
+            run: 1,
+            train: SEARCH,
+            number: 1,
+            by_group: false,
+            arrived: u32::MAX,
+            repeated: 0,
+            late: 0,
+            largest,
+            dropped: 0,
+        }
+    }
+
+    /// The end of a search at a host that counts a largest size of `told(sizes)`.
+    fn searched(mut low: usize, mut high: usize, told: impl Fn(&[usize]) -> u16) -> usize {
+        for _ in 0..SEARCH_ROUNDS {
+            let sizes = sizes_between(low, high);
+            let arrived = arrived_size(&sizes, &counts(told(&sizes)));
+            (low, high) = narrowed((low, high), &sizes, arrived);
+            assert!(low < high);
+        }
+        low
+    }
+
+    #[test]
+    fn a_search_ends_at_the_largest_size_that_arrives() {
+        let path = |limit: usize| {
+            move |sizes: &[usize]| {
+                let arriving = sizes.iter().filter(|size| **size <= limit);
+                arriving.max().map_or(0, |size| *size as u16)
+            }
+        };
+        for limit in [1200, 1201, 1333, 1450, 1451] {
+            assert_eq!(searched(1200, 1452, path(limit)), limit);
+        }
+    }
+
+    #[test]
+    fn a_lying_count_stays_between_the_sizes_that_were_sent() {
+        for told in [0, 1, 1199, 1200, 1300, 1452, 9000, u16::MAX] {
+            let found = searched(1200, 1452, |_| told);
+            assert!((1200..1452).contains(&found), "{told}: {found}");
+        }
+    }
 }

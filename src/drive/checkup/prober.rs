@@ -23,6 +23,10 @@ use crate::wire::fragment::Reassembly;
 use crate::wire::query::Query;
 use crate::wire::{Datagram, Message};
 
+/// Room for the report of a host's machine: more than usual ones need.
+const MACHINE_PADDING: usize = 4 << 10;
+/// Largest number of hosts that are asked for such a report together.
+const MAX_PADDED_HOSTS: usize = 16;
 /// Longest wait for datagrams before a look at the clock.
 const MAX_TURN: Duration = Duration::from_millis(20);
 /// Rounds of questions about one train.
@@ -117,12 +121,19 @@ impl Prober {
     /// Asks for the machines of hosts.
     pub(super) fn ask_machine(&mut self, dest: Dest) {
         self.asked.get_or_insert_with(clock::since_epoch);
+        // Every host answers the group: only few may do so at length.
+        let is_padded = match dest {
+            Dest::Host(_) => true,
+            _ => (1..=MAX_PADDED_HOSTS).contains(&self.hosts.iter().count()),
+        };
+        let padding = vec![0; if is_padded { MACHINE_PADDING } else { 0 }];
         let query = Query {
             number: self.run,
             tree: None,
             serial: None,
             machine: Some(true),
             order: None,
+            padding,
         };
         self.control.send(dest, &Message::Query(query));
     }

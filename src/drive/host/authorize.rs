@@ -70,7 +70,11 @@ pub(super) fn check_signatures(
     }
 
     let keys = host.keys();
-    let role = Role::from(header.intent);
+    // A rollback to new content is a release: the role rollback is not enough.
+    let role = match header.intent {
+        Intent::Rollback if !had_before(host, header) => Role::Deploy,
+        intent => Role::from(intent),
+    };
     let mut by = verify_all(Namespace::RELEASE, release.bytes(), signature);
     by.retain(|key| keys.allows(key, &header.tree, role, now).is_ok());
     if by.len() >= needed {

@@ -42,6 +42,27 @@ pub(super) fn machine_report(host: &LocalHost, links: Vec<LinkReport>) -> Machin
     }
 }
 
+/// Shortens a report to at most `room` bytes; `None` if nothing of it fits.
+pub(super) fn shortened_to(room: usize, mut report: MachineReport) -> Option<MachineReport> {
+    let fits =
+        |report: &MachineReport| minicbor::to_vec(report).is_ok_and(|bytes| bytes.len() <= room);
+    if !fits(&report) {
+        without_warnings(&mut report);
+    }
+    if !fits(&report) {
+        report.trees.clear();
+    }
+    Some(report).filter(fits)
+}
+
+/// Removes the warnings about the places of trees.
+pub(super) fn without_warnings(report: &mut MachineReport) {
+    report
+        .trees
+        .iter_mut()
+        .for_each(|place| place.warning = None);
+}
+
 fn place(name: &TreeName, managed: &ManagedTree) -> TreePlace {
     let state = managed.tree.state();
     let warning = state.warning().map(shortened);
@@ -90,4 +111,49 @@ fn unknown_place(name: &TreeName) -> TreePlace {
 
 fn shortened(text: &str) -> String {
     text.chars().take(MAX_REPORT_WARNING).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_no_larger_than_the_padding_of_its_question() {
+        let name = |n: usize| TreeName::new(&format!("tree{n}")).expect("legal");
+        let place = |n| TreePlace {
+            warning: Some("w".repeat(MAX_REPORT_WARNING)),
+            ..unknown_place(&name(n))
+        };
+        let report = MachineReport {
+            clock: 1_801_418_400_000,
+            links: Vec::new(),
+            recv_limit: Some(1 << 20),
+            keys: 3,
+            trees: (0..MAX_REPORT_TREES).map(place).collect(),
+        };
+        let size = |report: &MachineReport| minicbor::to_vec(report).expect("room").len();
+
+        let mut left = Vec::new();
+        for room in (0..=size(&report)).rev() {
+            let told = shortened_to(room, report.clone());
+            assert!(
+                told.as_ref().is_none_or(|told| size(told) <= room),
+                "{room}"
+            );
+            let told = told.map(|told| (told.trees.len(), told.trees.first().cloned()));
+            if left.last() != Some(&told) {
+                left.push(told);
+            }
+        }
+
+        let bare = unknown_place(&name(0));
+        let all = MAX_REPORT_TREES;
+        let steps = [
+            Some((all, Some(place(0)))),
+            Some((all, Some(bare))),
+            Some((0, None)),
+            None,
+        ];
+        assert_eq!(left, steps);
+    }
 }

@@ -9,6 +9,7 @@
 //! machine to a query.
 
 mod admission;
+mod answer_size;
 mod authorize;
 mod checks;
 mod delivery;

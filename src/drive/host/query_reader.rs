@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver as Inbox, Sender as Outbox};
 
-use super::machine_report::machine_report;
+use super::answer_size;
+use super::machine_report::{machine_report, shortened_to};
 use super::shared::LocalHost;
 use super::staleness::{self, StaleWarnings};
 use super::tree_report::tree_report;
@@ -62,7 +63,7 @@ impl QueryReader {
 
             let from = question.from;
             let at = question.at;
-            let answer = self.answer(question);
+            let answer = answer_size::fitted(self.answer(question));
             answer
                 .trees
                 .iter()
@@ -87,6 +88,7 @@ impl QueryReader {
             .zip(ask.serial)
             .and_then(|(tree, serial)| self.bytes_of(tree, serial));
 
+        let machine = (ask.machine == Some(true)).then(|| machine_report(&self.host, links));
         let trees = trees.into_iter().map(|(name, work, trouble)| {
             let Some(managed) = self.host.trees.get(&name) else {
                 return TreeReport {
@@ -105,7 +107,7 @@ impl QueryReader {
             trees: trees.collect(),
             release,
             labels: Some(self.host.labels()).filter(|labels| !labels.is_empty()),
-            machine: (ask.machine == Some(true)).then(|| machine_report(&self.host, links)),
+            machine: machine.and_then(|report| shortened_to(ask.padding.len(), report)),
             followed: followed.as_ref().map(Result::is_ok),
             refusal: followed.and_then(Result::err),
         }

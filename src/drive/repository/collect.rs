@@ -22,6 +22,9 @@ use crate::store::Store;
 
 /// Deletions under way at the same time.
 const MAX_DELETIONS: usize = 8;
+/// What to do about packs that cannot be read.
+const UNREAD_HINT: &str = "the notes above name them: is the store reachable, and may these \
+    credentials read them?";
 /// Packs in a row without an answer, after which nobody waits for the next one.
 const MAX_UNANSWERED_PACKS: u32 = 3;
 
@@ -75,7 +78,11 @@ pub fn check(store: &Store, keys: &HeadKeys, observer: &mut dyn Observer) -> Res
         (0, 0, _) => {}
         (0, unread, all) => {
             let what = format!("{unread} of {all} packs cannot be read");
-            return Err(Error::new(Kind::Io, what));
+            let error = Error::new(Kind::Io, what).hint(UNREAD_HINT);
+            return Err(match found {
+                Err(cause) => error.because(cause),
+                Ok(_) => error,
+            });
         }
         (damaged, unread, all) => {
             let unread = match unread {

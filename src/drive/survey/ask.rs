@@ -46,6 +46,7 @@ pub fn ask(
         serial,
         machine: None,
         order: None,
+        padding: Vec::new(),
     };
     ask_with(network, query, longest)
 }
@@ -63,6 +64,7 @@ pub fn order(
         serial: None,
         machine: None,
         order: Some(order),
+        padding: Vec::new(),
     };
     ask_with(network, query, longest)
 }

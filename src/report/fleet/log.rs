@@ -5,7 +5,6 @@ use serde::Serialize;
 use super::buried::buried;
 use crate::id::NamedHost;
 use crate::keys::shown_time;
-use crate::manifest::ReleaseMessage;
 use crate::outcome::{LogRelease, ReleaseLog, Survey};
 use crate::report::paint::Tint;
 use crate::report::table::{Align, Cell, TextTable};
@@ -150,7 +149,7 @@ pub(in crate::report) struct ReleaseLine<'a> {
     stopped: bool,
     split: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    message: Option<&'a str>,
+    message: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pinned: Vec<String>,
 }
@@ -172,7 +171,7 @@ impl<'a> ReleaseLine<'a> {
             taken_back: release.tombstone.is_some_and(|stone| stone.revert),
             stopped: release.tombstone.is_some_and(|stone| !stone.revert),
             split: log.is_split(release),
-            message: release.message.as_ref().map(ReleaseMessage::as_str),
+            message: release.message.as_ref().map(ToString::to_string),
             pinned: names(&release.pinned),
         }
     }

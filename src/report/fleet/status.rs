@@ -273,7 +273,7 @@ pub(in crate::report) struct StandingLine<'a> {
     repository_error: Option<&'a str>,
     repository_error_age: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    message: Option<&'a str>,
+    message: Option<String>,
     #[serde(skip_serializing_if = "Labels::is_empty")]
     labels: &'a Labels,
     staged: Option<StagedLine>,
@@ -362,7 +362,7 @@ impl<'a> StandingLine<'a> {
             error_age: trouble.map(|t| t.age),
             repository_error: repository.map(|t| t.text.as_str()),
             repository_error_age: repository.map(|t| t.age),
-            message: status.and_then(|t| Some(t.message.as_ref()?.as_str())),
+            message: status.and_then(|t| Some(t.message.as_ref()?.to_string())),
             labels: &standing.labels,
             staged: status.and_then(|t| t.staged).map(|staged| StagedLine {
                 serial: staged.serial.0,

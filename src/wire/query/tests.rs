@@ -106,7 +106,8 @@ proptest! {
     ) {
         let tree = named.then(|| TreeName::new("www").expect("legal"));
         let (serial, machine) = (serial.map(Serial), named.then_some(true));
-        let ask = Message::Query(Query { number, tree, serial, machine, order: None });
+        let padding = vec![0; if named { MAX_QUERY_PADDING } else { 0 }];
+        let ask = Message::Query(Query { number, tree, serial, machine, order: None, padding });
         prop_assert_eq!(Message::decode(&ask.encode()), Ok(ask));
     }
 
@@ -270,6 +271,7 @@ fn an_older_makuo_reads_a_question_about_the_machine() {
         serial: None,
         machine: Some(true),
         order: None,
+        padding: Vec::new(),
     });
     let earlier = EarlierQuery {
         number: 7,

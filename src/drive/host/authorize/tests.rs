@@ -73,6 +73,7 @@ fn a_tree_takes_releases_that_enough_authorized_keys_have_signed() {
         format!("{options} {}\n", FileSigner::from_seed([seed; 32]).public())
     };
     let text = line(1, "deploy") + &line(2, "deploy") + &line(3, "audit");
+    let text = text + &line(5, "rollback");
     let keys = AuthorizedKeys::parse(text.as_bytes(), Path::new("authorized_keys"));
     let host = LocalHost {
         trees: [(config.name.clone(), managed)].into_iter().collect(),
@@ -100,6 +101,16 @@ fn a_tree_takes_releases_that_enough_authorized_keys_have_signed() {
     assert_eq!(objection(&[1], Intent::Audit), None);
     for few in [&[1][..], &[1, 3], &[1, 4]] {
         let why = objection(few, Intent::Deploy).expect("refused");
+        assert!(
+            why.starts_with("it has 1 of the 2 signatures"),
+            "{few:?}: {why}"
+        );
+    }
+
+    // The tree never had this content.
+    assert_eq!(objection(&[1, 2], Intent::Rollback), None);
+    for few in [&[1, 5], &[5, 1]] {
+        let why = objection(few, Intent::Rollback).expect("refused");
         assert!(
             why.starts_with("it has 1 of the 2 signatures"),
             "{few:?}: {why}"
