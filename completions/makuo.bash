@@ -3295,7 +3295,7 @@ _makuo() {
             return 0
             ;;
         makuo__subcmd__repo__subcmd__rollback)
-            opts="-m -k -v -q -c -h --to --message --keep --key --authorized-keys --ca-file --rate --json --verbose --quiet --color --config --help"
+            opts="-m -k -v -q -c -h --to --message --cosign --keep --key --authorized-keys --ca-file --rate --json --verbose --quiet --color --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -3314,6 +3314,21 @@ _makuo() {
                     ;;
                 -m)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cosign)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
                     return 0
                     ;;
                 --keep)

@@ -388,6 +388,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcom
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from renew" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from rollback" -l to -d 'Release to return to [default: the newest one before with other content]' -r -f
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from rollback" -s m -l message -d 'What the release changes, in one line, for `makuo log`; signed with it' -r
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from rollback" -l cosign -d 'Key that signs the release as well, for hosts with require_signatures (repeatable)' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from rollback" -l keep -d 'Number of releases that the repository keeps [default: as before, at least 3]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from rollback" -s k -l key -d 'Key to sign with: an OpenSSH file, or a .pub with its private half in the agent [default: $MAKUO_KEY, ~/.config/makuo/deploy.key]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from rollback" -l authorized-keys -d 'Keys whose heads and releases may be signed again, beside the signing key\'s own [default: the configuration\'s]' -r -F

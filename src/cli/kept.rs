@@ -74,8 +74,8 @@ impl KeptPlace {
     }
 }
 
-/// Refuses a release of a key that this machine does not list for the tree. A machine without a list
-/// names the key.
+/// Refuses a release of a key that this machine does not list for the tree. A machine without a
+/// list names the key.
 fn check_signer(
     release: &Release,
     key: &PublicKey,

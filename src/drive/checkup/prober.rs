@@ -121,12 +121,14 @@ impl Prober {
     /// Asks for the machines of hosts.
     pub(super) fn ask_machine(&mut self, dest: Dest) {
         self.asked.get_or_insert_with(clock::since_epoch);
+
         // Every host answers the group: only few may do so at length.
         let is_padded = match dest {
             Dest::Host(_) => true,
             _ => (1..=MAX_PADDED_HOSTS).contains(&self.hosts.iter().count()),
         };
         let padding = vec![0; if is_padded { MACHINE_PADDING } else { 0 }];
+
         let query = Query {
             number: self.run,
             tree: None,

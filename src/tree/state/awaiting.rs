@@ -2,9 +2,9 @@
 //!
 //! **On disk.** `staged` in a tree's state is the record: header and signature of the release, and
 //! the time. Its content is in the stage, as the session left it. While another session needs the
-//! stage, it is in `staged-RELEASE`. Files move one by one, into or out of `staged-RELEASE.moving`: a
-//! move that a crash ended is completed back into the stage. A record alone proves nothing: content
-//! counts only after it was read and hashed again.
+//! stage, it is in `staged-RELEASE`. Files move one by one, into or out of
+//! `staged-RELEASE.moving`: a move that a crash ended is completed back into the stage. A record
+//! alone proves nothing: content counts only after it was read and hashed again.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
