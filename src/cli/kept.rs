@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn content_of_a_repository_is_shown_by_the_keys_of_this_machine() {
-        let key = |seed: u8| FileSigner::from_seed([seed; 32]).public().clone();
+        let key = |seed: u8| *FileSigner::from_seed([seed; 32]).public();
         let release = Release::new(a_header()).expect("legal");
         let checked = |lines: &str, seed: u8| {
             let keys = AuthorizedKeys::parse(lines.as_bytes(), Path::new("authorized_keys"));

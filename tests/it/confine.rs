@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
 use crate::support::run::Running;
-use crate::support::{DELETE, Lab, Ran, is_root, read, skipped, write};
+use crate::support::{DELETE, Lab, Ran, copy_program, is_root, read, skipped, write};
 
 /// CHOWN, DAC_OVERRIDE, FOWNER and FSETID.
 const RIGHTS: u64 = 0b11011;
@@ -313,7 +313,7 @@ fn the_control_socket_is_for_root_the_daemons_user_and_its_group_whatever_its_mo
     lab.host("nobody").flags = Some([&flags[..], &["--user".into(), NOBODY.to_string()]].concat());
     lab.host("group")
         .setting(&format!("socket_group = {:?}", group.name));
-    std::fs::copy(env!("CARGO_BIN_EXE_makuo"), lab.path("makuo")).expect("room");
+    copy_program(&lab.path("makuo"));
     let open = |path: &Path, mode| {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("mine")
     };

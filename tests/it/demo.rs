@@ -93,7 +93,7 @@ fn the_demo_needs_no_root() {
     let (program, home) = (dir.path().join("makuo"), dir.path().join("home"));
 
     // Other users may have no access to the build directory.
-    std::fs::copy(env!("CARGO_BIN_EXE_makuo"), &program).expect("copied");
+    crate::support::copy_program(&program);
     std::fs::create_dir(&home).expect("new");
     std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).expect("ours");
     std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).expect("ours");

@@ -712,9 +712,14 @@ impl Model {
                 known == self.content(host)
             });
             // A host is up to date with the newest live release for that host.
+            let is_for = |other: &&usize| {
+                let only = self.runs(**other).and_then(|release| release.only);
+                only.is_none_or(|only| only == host)
+            };
             let newest = alive
                 .iter()
                 .filter(|host| good(host))
+                .filter(is_for)
                 .filter_map(|&host| self.nodes[host].runs)
                 .max();
             let behind = newest > self.nodes[host].runs;

@@ -112,7 +112,7 @@ fn a_directory_that_bars_its_own_user_is_updated_emptied_and_taken_back() {
     };
 
     let (program, flag) = (lab.path("makuo"), lab.path("unhealthy"));
-    std::fs::copy(env!("CARGO_BIN_EXE_makuo"), &program).expect("a copy that everybody may run");
+    support::copy_program(&program);
     for open in [lab.path(""), program.clone()] {
         std::fs::set_permissions(open, Permissions::from_mode(0o755)).expect("mine");
     }

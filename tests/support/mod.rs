@@ -40,7 +40,7 @@ pub use middleman::{Middleman, Mishap, Passed, Toll};
 pub use old::{Old, Plain};
 pub use pace::{Pace, pace};
 pub use place::{NetworkKind, Place, Switch};
-pub use run::{Ran, Running};
+pub use run::{Ran, Running, copy_program};
 pub use servers::{BUCKET, Moto, Nginx, moto, nginx};
 pub use terminal::Terminal;
 pub use wait::{Stopwatch, pause, until};

@@ -197,6 +197,12 @@ impl std::fmt::Display for Ran {
     }
 }
 
+/// Copies the built program. A process that another test starts would inherit a file that this
+/// process has open for writing, and a program that is written cannot run.
+pub fn copy_program(to: &Path) {
+    tool(Command::new("cp").arg(env!("CARGO_BIN_EXE_makuo")).arg(to));
+}
+
 /// Runs a tool that must succeed.
 #[track_caller]
 pub fn tool(command: &mut Command) -> String {

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::run::{tool, try_tool};
 use super::{skipped, until};
@@ -23,8 +24,11 @@ impl Terminal {
             return None;
         }
 
+        // A server before may be about to end.
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let terminal = Self {
-            socket: dir.join("tmux"),
+            socket: dir.join(format!("tmux{number}")),
             done: dir.join("done"),
         };
         let _ = std::fs::remove_file(&terminal.done);

@@ -22,12 +22,12 @@ pub(super) fn fitted(mut answer: QueryAnswer) -> QueryAnswer {
     {
         without_warnings(machine);
     }
-    while !fits(&answer)
-        && answer
-            .trees
-            .iter_mut()
-            .fold(false, |any, tree| older(tree) || any)
-    {}
+    while !fits(&answer) {
+        let shortened = answer.trees.iter_mut().map(older);
+        if shortened.filter(|is_shorter| *is_shorter).count() == 0 {
+            break;
+        }
+    }
     if !fits(&answer) {
         answer.trees.iter_mut().for_each(short_troubles);
     }
