@@ -5,8 +5,6 @@ use std::path::Path;
 use super::args::LogArgs;
 use super::{network, no_host_has, survey};
 use crate::Result;
-use crate::daemon::query_survey;
-use crate::drive;
 use crate::outcome::log_status;
 use crate::report::Report;
 
@@ -14,16 +12,7 @@ pub(super) fn run(args: &LogArgs, config: Option<&Path>, report: &mut Report) ->
     let network = network::resolve(&args.query.network, config)?;
     network::note_plain(&network, report);
     report.start("asking");
-    let (tree, wait) = (&args.tree, args.query.wait);
-    let log = survey::ask(
-        &network,
-        config,
-        |links| drive::survey::log(links, tree, wait),
-        |socket| {
-            let answers = query_survey(socket, Some(tree), wait)?;
-            Ok(answers.map(|hosts| drive::survey::log_of(tree, &hosts)))
-        },
-    )?;
+    let log = survey::releases(&network, config, &args.tree, args.query.wait)?;
     let log = survey::answered(log, report)?;
     if log.found.hosts.is_empty() && log.found.silent.is_empty() {
         report.strangers(&log.strangers);

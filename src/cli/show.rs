@@ -9,8 +9,6 @@ use super::kept::{KeptPlace, signing_key};
 use super::release_facts::ReleaseFacts;
 use super::release_ref::ReleaseRef;
 use super::{network, no_host_has, survey};
-use crate::daemon::query_survey;
-use crate::drive;
 use crate::drive::kept::KeptContent;
 use crate::keys::shown_time;
 use crate::manifest::{Entry, EntryKind};
@@ -157,16 +155,8 @@ fn from_fleet(
 ) -> Result<ReleaseFacts> {
     let network = network::resolve(&args.query.network, config)?;
     network::note_plain(&network, report);
-    let (tree, wait) = (&wanted.tree, args.query.wait);
-    let log = survey::ask(
-        &network,
-        config,
-        |links| drive::survey::log(links, tree, wait),
-        |socket| {
-            let answers = query_survey(socket, Some(tree), wait)?;
-            Ok(answers.map(|hosts| drive::survey::log_of(tree, &hosts)))
-        },
-    )?;
+    let tree = &wanted.tree;
+    let log = survey::releases(&network, config, tree, args.query.wait)?;
     let log = survey::answered(log, report)?.found;
     if log.hosts.is_empty() && log.silent.is_empty() {
         return Err(no_host_has(tree));

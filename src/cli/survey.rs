@@ -7,10 +7,12 @@ use std::time::Duration;
 use super::deploy::handle_ctrl_c;
 use super::network;
 use crate::config::NetworkConfig;
-use crate::daemon::is_reachable;
+use crate::daemon::{is_reachable, query_survey};
+use crate::drive;
 use crate::drive::deploy::Interrupt;
 use crate::drive::endpoint::GroupLinks;
-use crate::outcome::{Silence, Survey};
+use crate::id::TreeName;
+use crate::outcome::{ReleaseLog, Silence, Survey};
 use crate::report::{Looked, Report};
 use crate::units::printable_path;
 use crate::{Error, Result};
@@ -78,4 +80,22 @@ pub(super) fn follow<T: Looked>(
         }
         before = Some(now);
     }
+}
+
+/// Asks for the releases of `tree`, as [`ask`] does.
+pub(super) fn releases(
+    network: &NetworkConfig,
+    config: Option<&Path>,
+    tree: &TreeName,
+    wait: Duration,
+) -> Result<Survey<ReleaseLog>> {
+    ask(
+        network,
+        config,
+        |links| drive::survey::log(links, tree, wait),
+        |socket| {
+            let answers = query_survey(socket, Some(tree), wait)?;
+            Ok(answers.map(|hosts| drive::survey::log_of(tree, &hosts)))
+        },
+    )
 }
