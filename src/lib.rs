@@ -135,4 +135,8 @@ pub mod fuzz;
 
 pub mod sim;
 
+#[cfg(test)]
+#[path = "../tests/support/skip.rs"]
+mod skip;
+
 pub use error::{Error, Kind, Result};

@@ -121,6 +121,21 @@ impl<T: Pack> Packed<T> {
         }
     }
 
+    /// The first element for which `is_wanted`, among those at index `from` and later in its chunk.
+    pub fn find_in_chunk(&self, from: usize, is_wanted: impl Fn(&T) -> bool) -> Option<Ref<'_, T>> {
+        if let Some(from) = from.checked_sub(self.chunks.len() * CHUNK_LEN) {
+            return self.rest[from..]
+                .iter()
+                .find(|e| is_wanted(e))
+                .map(Ref::Plain);
+        }
+
+        let chunk = self.chunk(from / CHUNK_LEN);
+        let from = from % CHUNK_LEN;
+        let further = chunk[from..].iter().position(is_wanted)?;
+        Some(Ref::Unpacked(chunk, from + further))
+    }
+
     /// Index of the equal element in a list sorted by `order` (the ordering of an element relative
     /// to the searched one).
     pub fn search(&self, order: impl Fn(&T) -> Ordering) -> Option<usize> {

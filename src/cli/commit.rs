@@ -1,46 +1,31 @@
 //! `makuo commit` and `makuo abort`: orders about a release that hosts keep staged.
-//!
-//! Hosts show the release, so the command needs neither spec nor source. Its signature is checked
-//! here, and the order is signed by the same key.
 
-use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
 
-use super::args::{AbortArgs, CommitArgs, OrderArgs, ReleaseName};
-use super::{deploy, network, no_host_has, sign};
-use crate::config::NetworkConfig;
-use crate::drive::deploy::rollback::{fetch_all, spec};
-use crate::drive::deploy::source::SourceScan;
-use crate::drive::deploy::{self as engine, DeployOptions, Interrupt, ReleaseKeys, ReleaseOrigin};
-use crate::drive::survey;
-use crate::id::{NamedHost, Serial, TreeName};
-use crate::keys::{Namespace, Signer, verify};
-use crate::manifest::ReleaseId;
-use crate::outcome::{Event, Observer, Outcome, Purpose, Standing};
-use crate::proto::receiver::is_target;
-use crate::report::{Report, words};
-use crate::spec::Expect;
-use crate::tree::StoredRelease;
-use crate::wire::message::MAX_NAMED_HOSTS;
-use crate::{Error, Result};
-
-/// Longest time for hosts to say what they keep staged.
-const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
+use super::args::{AbortArgs, CommitArgs};
+use super::interrupt::handle_ctrl_c;
+use super::staged_order::{OrderContext, StagedOrder, named_or_only};
+use crate::Result;
+use crate::drive::deploy::Interrupt;
+use crate::outcome::Purpose;
+use crate::report::Report;
 
 pub(super) fn commit(args: &CommitArgs, config: Option<&Path>, report: &mut Report) -> Result<u8> {
     let context = OrderContext::of(&args.order, config)?;
     let staged = StagedOrder::find(context, &args.release.tree, report, |_| {
         Ok(args.release.clone())
     })?;
+    staged.note_in_place(report);
     let mut options = staged.options(Purpose::Deploy)?;
     options.spec.commit.require = args.require;
     options.spec.commit.batches.clone_from(&args.batches);
     options.spec.commit.on_failure = args.on_failure;
     options.recheck = args.recheck;
-    let outcome = staged.run(options, report)?;
-    Ok(ended(&outcome, report))
+    let stop = Interrupt::default();
+    handle_ctrl_c(stop.clone());
+    let outcome = staged.run(options, &stop, report)?;
+    report.outcome(&outcome);
+    Ok(outcome.exit.code())
 }
 
 pub(super) fn abort(args: &AbortArgs, config: Option<&Path>, report: &mut Report) -> Result<u8> {
@@ -49,267 +34,11 @@ pub(super) fn abort(args: &AbortArgs, config: Option<&Path>, report: &mut Report
     let staged = StagedOrder::find(context, tree, report, |standings| {
         named_or_only(tree, *serial, standings)
     })?;
+    staged.note_in_place(report);
     let options = staged.options(Purpose::Abort)?;
-    let outcome = staged.run(options, report)?;
-    Ok(ended(&outcome, report))
-}
-
-/// Key, network and limits of an order.
-struct OrderContext {
-    network: NetworkConfig,
-    signer: Arc<dyn Signer>,
-    /// Globs on host names; an empty list matches all.
-    only: Vec<String>,
-    expect: Option<Expect>,
-    timeout: Duration,
-    checksum: bool,
-    strict: bool,
-}
-
-impl OrderContext {
-    /// Builds the context from arguments; finds every error in them before anything is sent.
-    fn of(args: &OrderArgs, config: Option<&Path>) -> Result<Self> {
-        deploy::check_targets(&args.select.targets)?;
-        let network = network::resolve(&args.hosts.network, config)?;
-        Ok(Self {
-            signer: sign::signer(&sign::key_file(args.key.as_deref(), None)?)?,
-            only: args.select.targets.clone(),
-            expect: args.hosts.expect.clone(),
-            timeout: args.hosts.timeout,
-            checksum: args.hosts.reading.checksum,
-            strict: args.hosts.strict_host_keys || network.strict_host_keys,
-            network,
-        })
-    }
-}
-
-/// A staged release with the hosts of an order about it.
-struct StagedOrder {
-    context: OrderContext,
-    stored: StoredRelease,
-    /// Hosts of the order, by name.
-    hosts: Vec<String>,
-}
-
-impl StagedOrder {
-    /// Finds the release that `choose` names among what hosts keep staged.
-    fn find(
-        context: OrderContext,
-        tree: &TreeName,
-        report: &mut Report,
-        choose: impl FnOnce(&[Standing]) -> Result<ReleaseName>,
-    ) -> Result<Self> {
-        let network = &context.network;
-        network::note_plain(network, report);
-        report.start(&format!("{tree}: asking what hosts keep staged"));
-
-        let longest = QUERY_TIMEOUT.min(context.timeout);
-        let found = survey::status(network::open(network)?, Some(tree), longest)?.found;
-        if found.is_empty() {
-            return Err(no_host_has(tree));
-        }
-
-        let name = choose(&found)?;
-        let id = staged_id(&name, &found)?;
-        let stored = fetch_all(network::open(network)?, tree, name.serial, longest)?
-            .into_iter()
-            .find(|stored| stored.release.id() == id)
-            .ok_or_else(|| {
-                Error::refused(format!(
-                    "no host showed {} with a signature that holds",
-                    shown(&name)
-                ))
-                .hint("try again, or deploy it again")
-            })?;
-        check_key(&stored, &*context.signer)?;
-
-        let is_for = |standing: &&Standing| {
-            is_target(&stored.release, &standing.host, Some(&standing.labels))
-        };
-        let (have, rest): (Vec<&Standing>, Vec<&Standing>) = found
-            .iter()
-            .filter(is_for)
-            .partition(|standing| runs(standing, name.serial));
-        if !have.is_empty() {
-            let have: Vec<NamedHost> = have.iter().map(|s| s.named.clone()).collect();
-            let hosts = words::hosts(&have);
-            let note = format!("{hosts}: {} is in place already", shown(&name));
-            report.event(&Event::Note(note));
-        }
-
-        // A session without named hosts would be for all.
-        if rest.is_empty() {
-            let what = format!("no host that answers can take {}", shown(&name));
-            return Err(Error::refused(what).hint(
-                "it is in place already, or names and labels of hosts changed since it was \
-                 staged: deploy again",
-            ));
-        }
-
-        let hosts = rest.iter().map(|s| s.host.to_string()).collect();
-        Ok(Self {
-            context,
-            stored,
-            hosts,
-        })
-    }
-
-    /// Options of a session for `purpose`.
-    fn options(&self, purpose: Purpose) -> Result<DeployOptions> {
-        let context = &self.context;
-        let names = purpose == Purpose::Deploy && !context.only.is_empty();
-        if names && self.hosts.len() > MAX_NAMED_HOSTS {
-            return Err(Error::usage(format!(
-                "an order names at most {MAX_NAMED_HOSTS} hosts: commit on all of them"
-            )));
-        }
-
-        let mut spec = spec(&self.stored.release, &self.hosts)?;
-        spec.targets.expect.clone_from(&context.expect);
-        let keys = ReleaseKeys::of(Arc::clone(&context.signer));
-        let name = network::host_name()?;
-
-        Ok(DeployOptions {
-            only: context.only.clone(),
-            // Other hosts of the release must not take it from those that commit now.
-            names,
-            scan: SourceScan {
-                checksum: context.checksum,
-                ..SourceScan::default()
-            },
-            strict: context.strict,
-            cache: deploy::cache_dir(),
-            ..DeployOptions::new(spec, purpose, keys, name, context.timeout)
-        })
-    }
-
-    /// Runs the session.
-    fn run(self, options: DeployOptions, report: &mut Report) -> Result<Outcome> {
-        let interrupt = Interrupt::default();
-        deploy::handle_ctrl_c(interrupt.clone());
-        let release = self.stored.release.to_string();
-        report.start(&match options.purpose {
-            Purpose::Abort => format!("{release}: aborting"),
-            _ => format!("{release}: committing"),
-        });
-
-        engine::run(
-            network::open(&self.context.network)?,
-            options,
-            ReleaseOrigin::Staged(self.stored),
-            &interrupt,
-            report,
-        )
-    }
-}
-
-/// Reports the end of a session, and returns the exit code.
-fn ended(outcome: &Outcome, report: &mut Report) -> u8 {
-    report.outcome(outcome);
-    outcome.exit.code()
-}
-
-/// The release of this serial, or the only one that hosts keep staged.
-fn named_or_only(
-    tree: &TreeName,
-    serial: Option<Serial>,
-    standings: &[Standing],
-) -> Result<ReleaseName> {
-    let serial = serial.map_or_else(|| only_staged(tree, standings), Ok)?;
-    Ok(ReleaseName {
-        tree: tree.clone(),
-        serial,
-    })
-}
-
-/// Serial of the only release of `tree` that hosts keep staged.
-fn only_staged(tree: &TreeName, standings: &[Standing]) -> Result<Serial> {
-    let staged = staged_hosts(standings);
-    let mut serials: Vec<Serial> = staged.keys().map(|(serial, _)| *serial).collect();
-    serials.dedup();
-    match serials.as_slice() {
-        [serial] => Ok(*serial),
-        [] => Err(none_staged(&format!("a release of {tree}"), standings)),
-        _ => Err(
-            Error::refused(format!("hosts keep several releases of {tree} staged"))
-                .hint(format!("say which one: {}", what_is_staged(standings))),
-        ),
-    }
-}
-
-/// Identity of the staged release `name`.
-fn staged_id(name: &ReleaseName, standings: &[Standing]) -> Result<ReleaseId> {
-    let staged = staged_hosts(standings);
-    let ids: Vec<ReleaseId> = staged
-        .keys()
-        .filter(|(serial, _)| *serial == name.serial)
-        .map(|(_, id)| *id)
-        .collect();
-    match ids.as_slice() {
-        [id] => Ok(*id),
-        [] => Err(none_staged(&shown(name), standings)),
-        _ => Err(Error::refused(format!(
-            "hosts keep different releases staged as {}",
-            shown(name)
-        ))
-        .hint("deploy again: that takes a new serial")),
-    }
-}
-
-fn none_staged(what: &str, standings: &[Standing]) -> Error {
-    let hint = match what_is_staged(standings) {
-        none if none.is_empty() => "stage one with `makuo deploy --stage`".to_string(),
-        staged => format!("staged: {staged}"),
-    };
-    Error::refused(format!("no host that answers keeps {what} staged")).hint(hint)
-}
-
-/// Formats "www@17 on web1-web3; www@18 on db".
-fn what_is_staged(standings: &[Standing]) -> String {
-    let tree = standings.first().map(|standing| &standing.tree);
-    let staged = staged_hosts(standings).into_iter();
-    let shown = staged.filter_map(|((serial, _), hosts)| {
-        let release = words::release(tree?, Some(serial));
-        Some(format!("{release} on {}", words::hosts(&hosts)))
-    });
-    shown.collect::<Vec<_>>().join("; ")
-}
-
-/// Hosts by the release that they keep staged.
-fn staged_hosts(standings: &[Standing]) -> BTreeMap<(Serial, ReleaseId), Vec<NamedHost>> {
-    let mut hosts: BTreeMap<_, Vec<NamedHost>> = BTreeMap::new();
-    for standing in standings {
-        if let Some(staged) = standing.status.as_ref().and_then(|status| status.staged) {
-            let at = hosts.entry((staged.serial, staged.id)).or_default();
-            at.push(standing.named.clone());
-        }
-    }
-
-    hosts
-}
-
-/// Returns whether the host runs the release of this serial.
-fn runs(standing: &Standing, serial: Serial) -> bool {
-    let status = standing.status.as_ref();
-    status.is_some_and(|status| status.running == Some(serial))
-}
-
-/// Refuses to order what another key signed: no host would follow.
-fn check_key(stored: &StoredRelease, signer: &dyn Signer) -> Result<()> {
-    let release = &stored.release;
-    let key = verify(Namespace::RELEASE, release.bytes(), &stored.signature)
-        .map_err(|e| Error::refused(format!("the signature of {release} does not hold: {e}")))?;
-    if key == *signer.public() {
-        return Ok(());
-    }
-
-    Err(Error::refused(format!(
-        "{release} was signed by {}, and only that key can commit or abort it",
-        key.fingerprint()
-    ))
-    .hint("name it with --key"))
-}
-
-fn shown(name: &ReleaseName) -> String {
-    words::release(&name.tree, Some(name.serial))
+    let stop = Interrupt::default();
+    handle_ctrl_c(stop.clone());
+    let outcome = staged.run(options, &stop, report)?;
+    report.outcome(&outcome);
+    Ok(outcome.exit.code())
 }

@@ -1,15 +1,13 @@
-//! `makuo deploy`, and the parts shared with `makuo diff` and other commands: builds a session's
-//! options from spec and flags, runs the session, and passes Ctrl-C on to it.
+//! Sessions of `makuo deploy`, `makuo diff` and other commands: builds a session's
+//! options from spec and flags, and runs the session.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
-
-use super::args::{DeployArgs, SessionArgs};
+use super::args::SessionArgs;
 use super::deploy_turn::DeployTurn;
+use super::interrupt::handle_ctrl_c;
 use super::{network, sign, store};
 use crate::config::NetworkConfig;
 use crate::drive::deploy::source::{SourceScan, Unmounted};
@@ -19,16 +17,13 @@ use crate::id::{Serial, check_pattern};
 use crate::keys::{AuthorizedKeys, Signer};
 use crate::manifest::ReleaseMessage;
 use crate::outcome::{Event, ExitStatus, Observer, Outcome, Purpose};
-use crate::report::{Report, end_display, notify};
+use crate::report::{Report, notify};
 use crate::repository::SignedRelease;
 use crate::repository::head::HeadValidity;
 use crate::spec::Spec;
 use crate::store::{Store, StoreOptions};
 use crate::units::printable;
 use crate::{Error, Kind, Result};
-
-/// Exit code after an interrupt: 128 plus SIGINT.
-const INTERRUPTED: i32 = 130;
 
 /// Options of a session. The flags are already applied to the spec.
 #[derive(Debug, Clone)]
@@ -68,52 +63,20 @@ pub struct SessionOptions {
     pub authorized: Arc<AuthorizedKeys>,
 }
 
-pub(super) fn run(args: &DeployArgs, config: Option<&Path>, report: &mut Report) -> Result<u8> {
-    let purpose = match (args.preview.dry_run, args.stage) {
-        (true, _) => Purpose::DryRun,
-        (false, true) => Purpose::Stage,
-        (false, false) => Purpose::Deploy,
-    };
-
-    let mut options = resolve(&args.session, purpose, config)?;
-    options.recheck = args.recheck;
-    options.message.clone_from(&args.about.message);
-    options.wait = args.wait.unwrap_or_default();
-    options.cosigners.clone_from(&args.cosign.keys);
-    options.lists = report.lists_paths();
-    // The header carries it, so it is signed with the release.
-    options.spec.delete.max = args.allow_deletes.unwrap_or(options.spec.delete.max);
-    if args.yes_unmounted {
-        options.unmounted = Unmounted::Accept;
-    }
-
-    match &args.to {
-        None => session(&options, report),
-        Some(to) => {
-            let store = store::options(args.ca_file.as_deref());
-            session_to(&options, to, &store, report)
-        }
-    }
-}
-
 /// Runs a session, reports it, and returns the exit code.
 pub(super) fn session(options: &SessionOptions, report: &mut Report) -> Result<u8> {
-    network::note_plain(&options.network, report);
-    let engine = deploy_options(options, sign::cosigned(&options.key, &options.cosigners)?)?;
-    let interrupt = Interrupt::default();
-    handle_ctrl_c(interrupt.clone());
-    report.start(&format!(
-        "{}: {}",
-        options.spec.tree,
-        printable(options.spec.source.as_os_str().as_encoded_bytes())
-    ));
-    let outcome = run_until(&interrupt, options, engine, report)?;
+    let signer = sign::cosigned(&options.key, &options.cosigners)?;
+    let outcome = session_outcome(options, signer, &Interrupt::default(), report)?;
     if let (Purpose::Stage, ExitStatus::Success, Some(serial)) =
         (options.purpose, outcome.exit, outcome.serial)
     {
-        let release = format!("{}@{serial}", options.spec.tree);
+        let tree = &options.spec.tree;
+        let commit = match options.spec.commit.pause {
+            true => format!("makuo promote {tree}@{serial} --batch 1"),
+            false => format!("makuo commit {tree}@{serial}"),
+        };
         report.event(&Event::Note(format!(
-            "commit it with `makuo commit {release}`, or drop it with `makuo abort {release}`"
+            "commit it with `{commit}`, or drop it with `makuo abort {tree}@{serial}`"
         )));
     }
 
@@ -122,8 +85,26 @@ pub(super) fn session(options: &SessionOptions, report: &mut Report) -> Result<u
     Ok(outcome.exit.code())
 }
 
+/// Runs a session until its end or Ctrl-C.
+pub(super) fn session_outcome(
+    options: &SessionOptions,
+    signer: Arc<dyn Signer>,
+    interrupt: &Interrupt,
+    report: &mut Report,
+) -> Result<Outcome> {
+    network::note_plain(&options.network, report);
+    let engine = deploy_options(options, signer)?;
+    handle_ctrl_c(interrupt.clone());
+    report.start(&format!(
+        "{}: {}",
+        options.spec.tree,
+        printable(options.spec.source.as_os_str().as_encoded_bytes())
+    ));
+    run_until(interrupt, options, engine, report)
+}
+
 /// Runs a session whose release is published to the repository `to` as well.
-fn session_to(
+pub(super) fn session_to(
     options: &SessionOptions,
     to: &str,
     how: &StoreOptions,
@@ -301,35 +282,4 @@ pub(super) fn cache_dir() -> Option<PathBuf> {
     };
     let cache = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
     cache.map(|dir| dir.join("makuo"))
-}
-
-/// Says what a second Ctrl-C leaves behind.
-const LEFT: &str = "left at once: hosts that were ordered to commit go on by themselves, the \
-                    others stay as they are; `makuo status` shows both";
-
-/// Starts a thread that passes Ctrl-C on to `interrupt`; a second one ends the process. From now on
-/// a signal no longer ends the process at once.
-pub(super) fn handle_ctrl_c(interrupt: Interrupt) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build();
-    // Without the thread Ctrl-C ends the process at once, which leaves every host as it is.
-    let Ok(runtime) = runtime else { return };
-    let signals = {
-        let _inside = runtime.enter();
-        signal(SignalKind::interrupt())
-    };
-    let Ok(mut signals) = signals else { return };
-
-    let _ = std::thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || {
-            while runtime.block_on(signals.recv()).is_some() {
-                if interrupt.interrupt() {
-                    end_display();
-                    let _ = writeln!(std::io::stderr(), "{LEFT}");
-                    std::process::exit(INTERRUPTED);
-                }
-            }
-        });
 }

@@ -4,17 +4,20 @@
 //! protocol: engines take resolved options and report events to an observer.
 
 pub mod args;
+mod batch_outcome;
 mod check;
 mod commit;
 mod completions;
 mod daemon;
 mod demo;
 mod deploy;
+mod deploy_start;
 mod deploy_turn;
 mod diff;
 mod doctor;
 mod hold;
 mod init;
+mod interrupt;
 mod kept;
 mod keygen;
 mod log;
@@ -23,6 +26,7 @@ mod man;
 mod members;
 mod network;
 mod pin;
+mod promote;
 mod publish;
 mod pull;
 mod release_facts;
@@ -34,6 +38,7 @@ mod rollback;
 mod send;
 mod show;
 mod sign;
+mod staged_order;
 mod status;
 mod store;
 mod survey;
@@ -106,10 +111,11 @@ fn dispatch(cli: &Cli, settings: Settings, report: &mut Report) -> Result<u8> {
     let config = cli.common.config.as_deref();
 
     match &cli.command {
-        Deploy(args) => deploy::run(args, config, report),
+        Deploy(args) => deploy_start::run(args, config, report),
         Watch(args) => watch::run(args, config, report),
         Diff(args) => diff::run(args, config, report),
         Commit(args) => commit::commit(args, config, report),
+        Promote(args) => promote::run(args, config, report),
         Abort(args) => commit::abort(args, config, report),
         Hold(args) => hold::hold(args, config, report),
         Release(args) => hold::release(args, config, report),

@@ -7,7 +7,6 @@ use serde::Serialize;
 
 use super::args::PublishArgs;
 use super::{deploy, network, sign, store};
-use crate::Result;
 use crate::drive::clock::Clock;
 use crate::drive::deploy::source::{SourceScan, Unmounted};
 use crate::drive::deploy::{Interrupt, ReleaseKeys};
@@ -18,6 +17,7 @@ use crate::report::Report;
 use crate::spec::Spec;
 use crate::store::StoreUrl;
 use crate::units::{ByteSize, WallTime};
+use crate::{Error, Result};
 
 /// Result for scripts.
 #[derive(Serialize)]
@@ -38,6 +38,13 @@ struct PublishResult {
 pub(super) fn run(args: &PublishArgs, config: Option<&Path>, report: &mut Report) -> Result<u8> {
     let mut spec = Spec::load(&args.spec)?;
     spec.check_source()?;
+    if spec.commit.pause {
+        return Err(Error::usage(
+            "commit.pause: hosts that follow a repository take a release all at once",
+        )
+        .hint("publish it by a spec with pause = false"));
+    }
+
     spec.delete.extras = (spec.delete.extras || args.delete) && !args.no_delete;
     let url = store::url(&args.to)?;
     let store = store::open(&url, &args.store)?;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::args::PullArgs;
-use super::{deploy, network, store};
+use super::{interrupt, network, store};
 use crate::config::{CatchUp, HostConfig, TreeConfig};
 use crate::drive::deploy::Interrupt;
 use crate::drive::host::{LocalHost, open_tree};
@@ -164,7 +164,7 @@ fn take_newest(
 
 fn take(found: FoundRelease, host: &Arc<LocalHost>, report: &mut Report) -> Result<Outcome> {
     let interrupt = Interrupt::default();
-    deploy::handle_ctrl_c(interrupt.clone());
+    interrupt::handle_ctrl_c(interrupt.clone());
     let (running, network) = LoopbackHost::start(Arc::clone(host))?;
     let options = TakeOptions {
         rate: None,

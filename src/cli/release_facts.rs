@@ -3,21 +3,20 @@
 use serde::Serialize;
 
 use crate::drive::kept::KeptContent;
-use crate::id::{NamedHost, TreeName};
+use crate::id::TreeName;
 use crate::keys::{PublicKey, shown_time};
 use crate::manifest::ReleaseMessage;
 use crate::outcome::LogRelease;
-use crate::report::words;
+use crate::report::{ReleaseSummary, words};
 use crate::units::{ByteSize, WallTime, printable};
 
 /// Facts of a release; of one that only other hosts keep, those that they tell.
 #[derive(Default, Serialize)]
 pub(super) struct ReleaseFacts {
     tree: String,
-    serial: u64,
     release: String,
-    created: i64,
-    key: Option<String>,
+    #[serde(flatten)]
+    summary: ReleaseSummary,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<ReleaseMessage>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -26,15 +25,10 @@ pub(super) struct ReleaseFacts {
     rollback_to: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     expires: Option<i64>,
-    entries: u64,
-    bytes: u64,
-    part: bool,
     /// Paths of a part.
     scope: Vec<String>,
     /// Patterns of the hosts that it is for; empty for all.
     targets: Vec<String>,
-    running: Vec<String>,
-    kept: Vec<String>,
 }
 
 impl ReleaseFacts {
@@ -45,40 +39,33 @@ impl ReleaseFacts {
 
         Self {
             tree: header.tree.to_string(),
-            serial: header.serial.0,
             release: release.id().to_string(),
-            created: header.created.0,
-            key: key.map(|key| key.fingerprint().to_string()),
+            summary: ReleaseSummary {
+                serial: header.serial.0,
+                created: header.created.0,
+                key: key.map(|key| key.fingerprint().to_string()),
+                entries: header.root.entries,
+                bytes: header.root.bytes,
+                part: !header.is_whole(),
+                ..ReleaseSummary::default()
+            },
             message: header.message.clone(),
             sender: header.sender.as_ref().map(ToString::to_string),
             rollback_to: header.again.map(|serial| serial.0),
             expires: header.expires.map(|time| time.0),
-            entries: header.root.entries,
-            bytes: header.root.bytes,
-            part: !header.is_whole(),
             scope: header.scope.iter().map(ToString::to_string).collect(),
             targets: header.targets.clone(),
-            ..Self::default()
         }
     }
 
     /// Facts of a release of `tree` by the hosts that keep it.
     pub(super) fn told(tree: &TreeName, release: &LogRelease) -> Self {
-        let names = |hosts: &[NamedHost]| hosts.iter().map(ToString::to_string).collect();
-
         Self {
             tree: tree.to_string(),
-            serial: release.serial.0,
             release: release.id.to_string(),
-            created: release.created.0,
-            key: release.key.clone(),
+            summary: ReleaseSummary::of(release),
             message: release.message.clone(),
-            entries: release.entries,
-            bytes: release.bytes.0,
-            part: release.part,
             targets: release.targets.clone().unwrap_or_default(),
-            running: names(&release.running),
-            kept: names(&release.kept),
             ..Self::default()
         }
     }
@@ -89,19 +76,23 @@ impl ReleaseFacts {
         let title = format!(
             "{}@{}  {}",
             self.tree,
-            self.serial,
+            self.summary.serial,
             message.unwrap_or_default()
         );
         let time = |seconds: i64| shown_time(WallTime(seconds));
         let made = match &self.sender {
-            Some(sender) => format!("{} on {}", time(self.created), printable(sender.as_bytes())),
-            None => time(self.created),
+            Some(sender) => format!(
+                "{} on {}",
+                time(self.summary.created),
+                printable(sender.as_bytes())
+            ),
+            None => time(self.summary.created),
         };
-        let key = match &self.key {
+        let key = match &self.summary.key {
             Some(key) => printable(key.as_bytes()),
             None => "its signature does not hold".to_string(),
         };
-        let entries = words::plural_count(self.entries, "entry", "entries");
+        let entries = words::plural_count(self.summary.entries, "entry", "entries");
         let list = |words: &[String]| {
             let shown: Vec<String> = words
                 .iter()
@@ -120,11 +111,14 @@ impl ReleaseFacts {
                     .map_or(String::new(), |to| format!("{}@{to}", self.tree)),
             ),
             ("expires", self.expires.map_or(String::new(), time)),
-            ("content", format!("{entries}, {}", ByteSize(self.bytes))),
+            (
+                "content",
+                format!("{entries}, {}", ByteSize(self.summary.bytes)),
+            ),
             ("part", list(&self.scope)),
             ("for", list(&self.targets)),
-            ("runs on", list(&self.running)),
-            ("kept by", list(&self.kept)),
+            ("runs on", list(&self.summary.running)),
+            ("kept by", list(&self.summary.kept)),
         ];
         let said = facts.iter().filter(|(_, value)| !value.is_empty());
         let lines = said.map(|(name, value)| format!("  {name:<9} {value}"));

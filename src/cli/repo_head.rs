@@ -133,7 +133,7 @@ pub(super) fn rollback(
     Ok(())
 }
 
-fn options(
+pub(super) fn options(
     args: &HeadSignArgs,
     url: &StoreUrl,
     valid_for: HeadValidity,

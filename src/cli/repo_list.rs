@@ -26,6 +26,8 @@ struct ReleaseFields {
     bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<ReleaseMessage>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pinned: bool,
 }
 
 #[derive(Default, Serialize)]
@@ -102,9 +104,10 @@ fn tree_lines(tree: &ListedTree) -> Vec<String> {
         .map(|release| {
             let age = shown_age(now.0.abs_diff(release.created.0));
             let key = release.key.map_or("not signed".into(), |k| k.to_string());
+            let pinned = if release.is_pinned { "  pinned" } else { "" };
             let message = release.message.as_ref().map(ToString::to_string);
             let line = format!(
-                "{:<20} {age} ago  {:>10}  {:>12}  {key}  {}",
+                "{:<20} {age} ago  {:>10}  {:>12}  {key}{pinned}  {}",
                 words::release(&tree.tree, Some(release.serial)),
                 words::plural_count(release.entries, "entry", "entries"),
                 release.bytes.to_string(),
@@ -144,6 +147,7 @@ fn release_fields(tree: &ListedTree) -> Vec<ReleaseFields> {
         entries: release.entries,
         bytes: release.bytes.0,
         message: release.message.clone(),
+        pinned: release.is_pinned,
     };
     tree.releases.iter().map(fields).collect()
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::args::RollbackArgs;
-use super::{deploy, kept, network, sign};
+use super::{deploy, interrupt, kept, network, sign};
 use crate::config::{HostConfig, NetworkConfig};
 use crate::drive::deploy::rollback::{
     EarlierRelease, RollbackPath, check_key, choose, fetch, fetch_all, spec, targets,
@@ -56,7 +56,7 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
     spec.transfer.rate = args.limit.rate;
     spec.targets.expect.clone_from(&args.hosts.expect);
     let interrupt = Interrupt::default();
-    deploy::handle_ctrl_c(interrupt.clone());
+    interrupt::handle_ctrl_c(interrupt.clone());
     let excluded = excluded_note(&earlier.release, &replaced);
     let sessions = RollbackSessions {
         options: DeployOptions {

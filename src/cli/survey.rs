@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::deploy::handle_ctrl_c;
+use super::interrupt::handle_ctrl_c;
 use super::network;
 use crate::config::NetworkConfig;
 use crate::daemon::{is_reachable, query_survey};

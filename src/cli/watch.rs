@@ -68,6 +68,14 @@ fn modes(args: &WatchArgs) -> Result<WatchModes> {
 
 fn resolve(args: &WatchArgs, config: Option<&Path>) -> Result<SessionOptions> {
     let mut options = deploy::resolve(&args.session, Purpose::Deploy, config)?;
+    if options.spec.commit.pause {
+        return Err(
+            Error::usage("commit.pause: a watch has nobody to promote batches")
+                .hint("set pause = false, or use `makuo deploy`"),
+        );
+    }
+
+    options.message.clone_from(&args.about.message);
     // A host away for long must not keep later changes from the others.
     if !options.spec.commit.require_given {
         options.spec.commit.require = Quorum::Count(1);

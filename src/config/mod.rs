@@ -5,10 +5,14 @@
 //! trees nor the network: the daemon checks whether a path or interface exists.
 
 mod explain;
+mod fields;
 mod hooks;
+mod network_table;
 mod parse;
 mod peer_name;
 mod remarks;
+mod server_tables;
+mod tree_tables;
 mod window;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

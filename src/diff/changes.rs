@@ -55,17 +55,17 @@ impl Changes {
             .ordinals
             .partition_point(|(first, _)| *first <= ordinal)
             .checked_sub(1)?;
-        let from = self.ordinals[near].1;
-        let until = (from / CHUNK_LEN + 1) * CHUNK_LEN;
-        (from..until.min(self.list.len())).find_map(|at| {
-            let change = self.list.get(at);
+        let number = |change: &Change| {
             let want = change.want.as_ref()?;
-            let index = ordinal
-                .0
-                .checked_sub(want.first.0)
-                .filter(|n| *n < block_count(&want.entry.kind))?;
-            Some((change, index as usize))
-        })
+            let number = ordinal.0.checked_sub(want.first.0);
+            number.filter(|n| *n < block_count(&want.entry.kind))
+        };
+        let from = self.ordinals[near].1;
+        let change = self
+            .list
+            .find_in_chunk(from, |change| number(change).is_some())?;
+        let number = number(&change)?;
+        Some((change, number as usize))
     }
 
     /// Replaces the action of the change at index `at`.

@@ -81,6 +81,8 @@ pub struct HostFacts {
     pub report: Option<MachineReport>,
     /// The host's clock.
     pub clock: Option<ClockOffset>,
+    /// Whether the paths to the host were measured: those of a large fleet are not all.
+    pub measured: bool,
     /// Whether the host counts probes; an older makuo does not.
     pub counts: bool,
     /// Datagrams to the group.
@@ -113,6 +115,8 @@ pub struct LinkFacts {
     pub recv_buffer: usize,
     /// Batching of sends.
     pub offload: Offload,
+    /// Whether the kernel joins arriving datagrams (UDP GRO).
+    pub receives_trains: bool,
 }
 
 /// The network of the search.
@@ -161,6 +165,7 @@ pub(crate) mod testing {
                 ahead: 3,
                 error: 20,
             }),
+            measured: true,
             counts: true,
             to_group: all,
             to_host: all,
@@ -206,6 +211,8 @@ pub(crate) mod testing {
             size: 100 << 30,
             free_inodes: Some(1 << 20),
             read_only: false,
+            exchange: Some(true),
+            reflink: Some(false),
         };
 
         MachineReport {
@@ -237,6 +244,7 @@ pub(crate) mod testing {
             own_copy: Some(true),
             recv_buffer: 16 << 20,
             offload: Offload::Full,
+            receives_trains: true,
         }
     }
 }

@@ -109,7 +109,11 @@ fn offload(link: &LinkFacts) -> Finding {
         Offload::Single => (Severity::Warn, "each datagram takes a system call"),
     };
 
-    let finding = Finding::new(Check::Offload, level, format!("{name}: {what}"));
+    let arrive = match link.receives_trains {
+        true => "arriving ones are joined (UDP GRO)",
+        false => "arriving ones come one by one (no UDP GRO)",
+    };
+    let finding = Finding::new(Check::Offload, level, format!("{name}: {what}; {arrive}"));
     match level {
         Severity::Warn | Severity::Fail => {
             finding.todo("update the kernel, or the driver of the card")

@@ -3,13 +3,15 @@
 //! `facts` has the measurements of hosts, links and this machine. Each other file judges one kind
 //! of them and returns findings: [`interface`] and [`membership`] this machine's place in the
 //! network, [`reach`], [`datagram`] and [`loss`] the paths to hosts, [`buffer`], [`clock`],
-//! [`place`] and [`group_key`] the hosts, [`environment`] and [`querier`] the network around.
+//! [`place`] and [`group_key`] the hosts, [`environment`] and [`querier`] the network around, and
+//! [`store`] the server of a repository. [`firewall`] names rules beside a measured loss.
 
 pub mod buffer;
 pub mod clock;
 pub mod datagram;
 pub mod environment;
 mod facts;
+pub mod firewall;
 pub mod group_key;
 pub mod interface;
 pub mod loss;
@@ -17,6 +19,7 @@ pub mod membership;
 pub mod place;
 pub mod querier;
 pub mod reach;
+pub mod store;
 
 pub use facts::{Burst, ClockOffset, HostFacts, LinkFacts, NetworkFacts, PathSizes, Tally};
 

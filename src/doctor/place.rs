@@ -49,7 +49,11 @@ pub fn judge_place(place: &TreePlace) -> Vec<Finding> {
             findings.push(Finding::new(Check::Filesystem, Severity::Fail, what).todo(todo));
         }
         None if is_served => {
-            let what = format!("tree {tree} and its state are on one {}", place.filesystem);
+            let abilities = abilities(place);
+            let what = format!(
+                "tree {tree} and its state are on one {}{abilities}",
+                place.filesystem
+            );
             findings.push(Finding::new(Check::Filesystem, Severity::Ok, what));
         }
         None => {}
@@ -59,6 +63,23 @@ pub fn judge_place(place: &TreePlace) -> Vec<Finding> {
         findings.push(space(place));
     }
     findings
+}
+
+/// What the filesystem can do beyond the usual; empty if nothing was tried.
+fn abilities(place: &TreePlace) -> String {
+    let exchange = place.exchange.map(|can| match can {
+        true => "exchanges two names in one step",
+        false => "exchanges no names",
+    });
+    let reflink = place.reflink.map(|can| match can {
+        true => "shares blocks of equal files (reflinks)",
+        false => "has no reflinks",
+    });
+    let known: Vec<&str> = exchange.into_iter().chain(reflink).collect();
+    match known.is_empty() {
+        true => String::new(),
+        false => format!(", which {}", known.join(" and ")),
+    }
 }
 
 fn space(place: &TreePlace) -> Finding {
@@ -102,6 +123,37 @@ mod tests {
     fn a_good_place_has_no_word_of_warning() {
         assert_eq!(judged(|_| {}), []);
         assert_eq!(judged(|report| report.trees[0].free_inodes = None), []);
+    }
+
+    #[test]
+    fn what_the_filesystem_can_do_is_a_fact_and_no_fault() {
+        for (exchange, reflink, text) in [
+            (None, None, "are on one ext4"),
+            (
+                Some(true),
+                None,
+                "one ext4, which exchanges two names in one step",
+            ),
+            (
+                Some(false),
+                Some(false),
+                "exchanges no names and has no reflinks",
+            ),
+            (
+                Some(true),
+                Some(true),
+                "in one step and shares blocks of equal files (reflinks)",
+            ),
+        ] {
+            let mut report = report();
+            report.trees[0].exchange = exchange;
+            report.trees[0].reflink = reflink;
+            let found = judge(&host("web1").host, &report);
+            let told = found.iter().find(|f| f.check == Check::Filesystem);
+            let told = told.expect("a finding");
+            assert!(told.what.ends_with(text), "{told:?}");
+            assert_eq!(told.level, Severity::Ok);
+        }
     }
 
     #[test]

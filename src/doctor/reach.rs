@@ -20,10 +20,11 @@ pub fn judge(hosts: &[HostFacts], network: &NetworkFacts) -> Vec<Finding> {
 
     let mut findings: Vec<Finding> = hosts.iter().flat_map(versions).collect();
     for host in hosts {
-        match (host.answered, host.counts) {
-            (false, _) => findings.push(silent(host, network)),
-            (true, false) => findings.push(too_old(host)),
-            (true, true) => {
+        match (host.answered, host.measured, host.counts) {
+            (false, _, _) => findings.push(silent(host, network)),
+            (true, false, _) => {}
+            (true, true, false) => findings.push(too_old(host)),
+            (true, true, true) => {
                 findings.extend(multicast(host, network, common));
                 findings.extend(unicast(host, network));
             }
@@ -239,6 +240,23 @@ mod tests {
         );
         let found = judged(&[deaf("web1"), host("web2")]);
         assert!(found.len() == 1 && todo(&found[0]).contains("on its way out"));
+    }
+
+    #[test]
+    fn a_host_that_is_not_measured_is_judged_by_its_word_alone() {
+        let other = HostFacts {
+            measured: false,
+            counts: false,
+            to_host: None,
+            to_group: None,
+            ..host("web65")
+        };
+        assert_eq!(judge(std::slice::from_ref(&other), &network()), []);
+        let old = HostFacts {
+            version: "0.0.9".into(),
+            ..other
+        };
+        assert_eq!(judged(&[old])[0].check, Check::Version);
     }
 
     #[test]

@@ -44,6 +44,16 @@ pub fn run(
         let mut open: VecDeque<_> = std::iter::once(pull).chain(pulls.try_iter()).collect();
 
         while let Some((first, pull)) = open.pop_front() {
+            if is_for_others(host, &pull) {
+                let who = pull.host.as_ref().map_or("a host", HostName::as_str);
+                log.info(&format!(
+                    "tree {}: {who} lacks the release, whose order names other hosts: it gets the \
+                     release once an order for all is given",
+                    pull.tree
+                ));
+                continue;
+            }
+
             let same = open.iter().filter(|(_, other)| other.tree == pull.tree);
             let asking: BTreeSet<SocketAddr> = same.map(|(from, _)| *from).chain([first]).collect();
             let served = serve(host, service, rate, (&pull, &asking), &mut log);
@@ -63,6 +73,26 @@ pub fn run(
             });
         }
     }
+}
+
+/// Returns whether the release was ordered for other hosts than the asking one, as between two
+/// batches. It would refuse an offer, and ask again as long as it waits.
+fn is_for_others(host: &LocalHost, pull: &Pull) -> bool {
+    let Some((managed, name)) = host.trees.get(&pull.tree).zip(pull.host.as_ref()) else {
+        return false;
+    };
+
+    let is_permitted = || -> Option<bool> {
+        let tree = &managed.tree;
+        let current = tree.current().ok()??.release;
+        // Before a part of a tree comes the whole, which has an order of its own.
+        let is_asked = current.id() == pull.release && current.header().is_whole();
+        let grant = tree.state().grant(current.header().serial).ok()??;
+        let grant: SignedOrder = minicbor::decode(&grant).ok()?;
+        let order = Order::decode(&grant.order).filter(|_| is_asked)?;
+        Some(order.release != current.id() || order.permits(name, grant.hosts.as_ref()))
+    };
+    is_permitted() == Some(false)
 }
 
 /// Offers the release of a pull to the hosts at the addresses `asking`, and to all that multicast

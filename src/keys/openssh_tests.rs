@@ -24,7 +24,7 @@ fn run(program: &str, args: &[&str], dir: &Path, stdin: &[u8]) -> Option<Output>
 
     let mut child = match spawned {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            eprintln!("skipped: {program} is not installed");
+            crate::skip::skipped(format!("{program} is not installed"));
             return None;
         }
         other => other.expect("starts"),
@@ -255,7 +255,7 @@ fn ssh_agent_signs_for_a_public_key() {
         .spawn();
 
     let Ok(child) = started else {
-        eprintln!("skipped: ssh-agent is not installed");
+        crate::skip::skipped("ssh-agent is not installed");
         return;
     };
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use minicbor::{Decode, Encode};
 
 use super::node::to_vec;
-use super::{FORMAT, FORMAT_PACKED, Mtime, NodeRef, ReleaseMessage, Rules, Top};
+use super::{FORMAT, FORMAT_PACKED, Mtime, NodeRef, PausedCommit, ReleaseMessage, Rules, Top};
 use crate::block::BlockHash;
 use crate::id::{HostName, Serial, SessionId, TreeName};
 use crate::manifest::path::{MAX_PATH, PathError};
@@ -112,6 +112,9 @@ pub struct Header {
     /// What the release changes, in its author's words.
     #[n(16)]
     pub message: Option<ReleaseMessage>,
+    /// Batches of a commit with pauses; `None` for a commit without.
+    #[n(17)]
+    pub paused: Option<PausedCommit>,
 }
 
 /// A legal path as prefix of a scope.
@@ -237,6 +240,11 @@ impl Header {
         self.top
             .as_ref()
             .map_or(Ok(()), Top::check)
+            .map_err(HeaderError::Illegal)?;
+
+        self.paused
+            .as_ref()
+            .map_or(Ok(()), PausedCommit::check)
             .map_err(HeaderError::Illegal)?;
 
         self.rules.check().map_err(HeaderError::Illegal)

@@ -35,6 +35,7 @@ pub mod node;
 pub mod pages;
 pub mod path;
 mod path_filter;
+pub mod paused;
 pub mod read;
 pub mod rules;
 mod wildmatch;
@@ -44,6 +45,7 @@ pub use header::{Header, Intent, Release, ReleaseId};
 pub use message::{MessageError, ReleaseMessage};
 pub use node::{ListRef, Node, NodeRef};
 pub use path::TreePath;
+pub use paused::PausedCommit;
 pub use rules::Rules;
 
 /// Version of the header and node formats in most releases.

@@ -39,6 +39,8 @@ families! {
         "Files, directories and links of the release.";
     TREE_BYTES = Gauge "makuo_tree_bytes":
         "Bytes of the files of the release.";
+    STATE_BYTES = Gauge "makuo_state_bytes":
+        "Bytes on disk of the tree's state, from the last minute; absent before the first look.";
     SESSIONS = Counter "makuo_sessions_total":
         "Sessions that ended, by the role of this host and by the outcome.";
     SESSION_DURATION = Histogram "makuo_session_duration_seconds":

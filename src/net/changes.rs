@@ -72,7 +72,7 @@ mod tests {
         match InterfaceChanges::follow() {
             // Other tests on this machine change interfaces only in their own namespaces.
             Ok(changes) => assert!(!changes.take()),
-            Err(e) => println!("skipped: {e}"),
+            Err(e) => crate::skip::skipped(e),
         }
     }
 }

@@ -172,6 +172,11 @@ impl Link {
         self.offload.get()
     }
 
+    /// Whether the kernel joins arriving datagrams into trains (UDP GRO).
+    pub fn receives_trains(&self) -> bool {
+        self.own.state.gro_segments() > 1
+    }
+
     /// Describes an error of [`Link::send`].
     pub fn explain_send(&self, to: SocketAddr, error: io::Error) -> Error {
         explain::sending(&self.interface, to, error)

@@ -128,7 +128,7 @@ pub(crate) mod testing {
     /// loopback. An IPv6 link can be opened there, but receives unicast only.
     pub(crate) fn loopback(group: &str, port: u16, offload: Offload) -> Option<Link> {
         let Some(interface) = list().unwrap().into_iter().find(|i| i.loopback && i.up) else {
-            eprintln!("skipped: no loopback interface here");
+            crate::skip::skipped("no loopback interface here");
             return None;
         };
 
@@ -139,7 +139,7 @@ pub(crate) mod testing {
             ..LinkConfig::new(interface, group)
         });
         opened
-            .inspect_err(|e| eprintln!("skipped: no multicast on loopback here: {e}"))
+            .inspect_err(|e| crate::skip::skipped(format!("no multicast on loopback here: {e}")))
             .ok()
     }
 

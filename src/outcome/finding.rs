@@ -37,6 +37,8 @@ pub enum Check {
     Unicast,
     /// UDP ports of this machine's daemon.
     Port,
+    /// Rules here that may explain a measured loss.
+    Firewall,
     /// The largest datagram that arrives.
     Datagram,
     /// Lost, late and repeated datagrams at rising rates.
@@ -80,6 +82,7 @@ impl Check {
             Check::Multicast => "multicast",
             Check::Unicast => "unicast",
             Check::Port => "port",
+            Check::Firewall => "firewall",
             Check::Datagram => "datagram",
             Check::Loss => "loss",
             Check::Buffer => "buffer",
@@ -228,6 +231,7 @@ mod tests {
             Check::Multicast,
             Check::Unicast,
             Check::Port,
+            Check::Firewall,
             Check::Datagram,
             Check::Loss,
             Check::Buffer,

@@ -217,6 +217,8 @@ pub fn log_status(log: &ReleaseLog) -> ExitStatus {
 pub struct TreeStatus {
     /// Current release of the tree.
     pub running: Option<Serial>,
+    /// Identity of that release, if the host says it.
+    pub release: Option<ReleaseId>,
     /// Work in progress.
     pub work: Option<TreeActivity>,
     /// Last failure, unless a commit followed.
@@ -235,4 +237,13 @@ pub struct TreeStatus {
     pub staged: Option<StagedReport>,
     /// Hold of the tree.
     pub held: Option<HeldReport>,
+    /// Whether the current release fails its checks.
+    pub unhealthy: bool,
+}
+
+impl TreeStatus {
+    /// Returns whether the host runs this release, and not another one of the same serial.
+    pub fn runs(&self, serial: Serial, id: ReleaseId) -> bool {
+        self.running == Some(serial) && self.release.is_none_or(|release| release == id)
+    }
 }

@@ -6,7 +6,8 @@
 //! `event` has the events of a session, `session` the results, `state` and `drift` the details of
 //! one host. `member` and `stranger` are the hosts of the network, `fleet` has the releases of
 //! members, and `names` lists hosts and warns of shared names. `progress` is a snapshot of a
-//! session under way, `finding` a result of a search for the cause of a trouble.
+//! session under way, `finding` a result of a search for the cause of a trouble, and `rollout` a
+//! commit with pauses that waits.
 
 mod drift;
 mod event;
@@ -15,6 +16,7 @@ mod fleet;
 mod member;
 mod names;
 mod progress;
+mod rollout;
 mod session;
 mod state;
 mod stranger;
@@ -26,6 +28,9 @@ pub use fleet::{LogRelease, ReleaseLog, Standing, TreeStatus, log_status, standi
 pub use member::{MemberInfo, MemberTree, Silence, Survey};
 pub use names::{named_hosts, shared_names};
 pub use progress::{PendingHost, ProgressReport, SessionPhase};
-pub use session::{ExitStatus, HostResult, Outcome, Purpose, RepositoryResult, exit_status};
+pub use rollout::{PausedRollout, paused_rollouts, rollout_host};
+pub use session::{
+    BatchResult, ExitStatus, HostResult, Outcome, Purpose, RepositoryResult, exit_status,
+};
 pub use state::HostState;
 pub use stranger::Stranger;

@@ -119,6 +119,17 @@ impl HostResult {
     }
 }
 
+/// A batch of a commit with pauses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchResult {
+    /// Number of the batch, from 1.
+    pub number: usize,
+    /// Number of all batches.
+    pub of: usize,
+    /// Whether hosts wait for the next batch.
+    pub is_paused: bool,
+}
+
 /// What became of the publication that follows a deploy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RepositoryResult {
@@ -175,6 +186,12 @@ pub struct Outcome {
     pub error: Option<String>,
     /// Remedy for the error.
     pub hint: Option<String>,
+    /// The batch that was to commit, of a commit with pauses.
+    #[serde(default)]
+    pub batch: Option<BatchResult>,
+    /// Whether hosts were ordered to go back from the release.
+    #[serde(skip)]
+    pub taken_back: bool,
     /// Repository to which the release was to be published.
     #[serde(skip)]
     pub repository: Option<RepositoryResult>,
@@ -203,6 +220,8 @@ impl Outcome {
             rate: None,
             error: None,
             hint: None,
+            batch: None,
+            taken_back: false,
             repository: None,
         }
     }
@@ -217,6 +236,13 @@ impl Outcome {
         }
         self.repository = repository;
         self
+    }
+
+    /// Returns whether the session has reached its goal at a host in `state`. Between two batches a
+    /// host waits with the release staged.
+    pub fn is_reached(&self, state: HostState) -> bool {
+        let waits = self.batch.as_ref().is_some_and(|batch| batch.is_paused);
+        self.purpose.is_reached(state) || (waits && state == HostState::Staged)
     }
 
     /// Reason why not every host has the release: that of the whole session, else the hosts that

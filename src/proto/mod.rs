@@ -12,6 +12,7 @@
 //! - [`sender`]: announces a release, merges the wants of hosts, sends each block once in
 //!   generations, repairs reported losses, decides once enough hosts are ready, and repeats its
 //!   signed order until each host has answered. [`compression`] chooses the compression level.
+//! - [`rollout`]: the batch that is due of a commit with pauses.
 //! - [`queries`]: queries outside of a session that a host answers, and [`answer_budget`], their
 //!   rate limit. [`counting`]: probes of a path that a host counts.
 //! - [`receiver`]: joins, explores the missing manifest nodes, compares, fetches, reports ready,
@@ -62,6 +63,7 @@ pub mod range_set;
 pub mod rate;
 pub mod receiver;
 pub mod retransmit;
+pub mod rollout;
 pub mod roster;
 pub mod sender;
 

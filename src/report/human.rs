@@ -9,8 +9,8 @@ use std::io::{IsTerminal, Write};
 use super::display::{LiveDisplay, suspend_display};
 use super::paint::{self, Painter, Tint};
 use super::summary::{
-    audit_summary, change_line, deploy_summary, drift_line, host_row, host_rows, staged_summary,
-    tint_of, trouble_text, without_drift,
+    audit_summary, batch_summary, change_line, deploy_summary, drift_line, host_row, host_rows,
+    staged_summary, tint_of, trouble_text, without_drift,
 };
 use super::table::{Align, TextTable};
 use super::terminal::TextStream;
@@ -19,7 +19,7 @@ use crate::Error;
 use crate::id::NamedHost;
 use crate::outcome::{
     DriftLine, Event, ExitStatus, HostChange, HostState, MemberInfo, Observer, Outcome, Purpose,
-    ReleaseLog, Standing, Stranger, Survey, shared_names,
+    ReleaseLog, Standing, Stranger, Survey, paused_rollouts, shared_names,
 };
 
 /// Moves the cursor to the corner of a terminal and clears the rest.
@@ -108,6 +108,9 @@ impl HumanReport {
                 }
                 self.hosts(outcome);
                 self.data(&deploy_summary(outcome));
+                if let Some(line) = batch_summary(outcome) {
+                    self.data(&line);
+                }
             }
             Purpose::Stage | Purpose::Abort => {
                 self.hosts(outcome);
@@ -179,6 +182,10 @@ impl HumanReport {
         self.display.clear();
         self.rows(&fleet::standings(&standings.found));
         self.note(&fleet::summary(&standings.found));
+        let paused = paused_rollouts(&standings.found);
+        paused
+            .iter()
+            .for_each(|rollout| self.note(&fleet::rollout_note(rollout)));
         let hosts = standings.found.iter().map(|s| (&s.host, s.address.ip()));
         shared_names(hosts).iter().for_each(|text| self.note(text));
         self.strangers(&standings.strangers);

@@ -13,7 +13,7 @@ use super::{fleet, put_line};
 use crate::Error;
 use crate::outcome::{
     DriftLine, Event, ExitStatus, MemberInfo, Observer, Outcome, PathDifference, ReleaseLog,
-    Standing, Stranger, Survey, log_status, standings_status,
+    Standing, Stranger, Survey, log_status, paused_rollouts, standings_status,
 };
 
 /// Writes JSON lines.
@@ -99,6 +99,10 @@ impl Json {
     pub fn status(&mut self, standings: &Survey<Vec<Standing>>) {
         let hosts = standings.found.iter();
         hosts.for_each(|standing| self.put(&fleet::StandingLine::new(standing)));
+        let paused = paused_rollouts(&standings.found);
+        paused
+            .iter()
+            .for_each(|rollout| self.put(&fleet::RolloutLine::new(rollout)));
         self.strangers(&standings.strangers);
         self.status_result(standings);
     }

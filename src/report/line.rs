@@ -24,7 +24,11 @@
 //!   labels {key: value} if there are any
 //! - `result`: tree, serial, exit, targets, committed, unchanged, failed, absent, files_written,
 //!   files_deleted, bytes_release, bytes_sent, repaired, rate, seconds, key; unknown if there are
-//!   any; rollback_to of a rollback; message of a release with one; error and hint after a failure
+//!   any; rollback_to of a rollback; message of a release with one; batch [number, of] of a commit
+//!   with pauses, and next (a command) if hosts wait; error and hint after a failure
+//! - `rollout` of a status: tree, serial, batch (the next one), batches, next [host],
+//!   having [host], failing [host], newer [host] with a newer release,
+//!   waiting [host] of other batches
 //!
 //! In a result `committed` counts every target that has the release, including `unchanged`, and
 //! `targets` is `committed + failed + absent` after a deploy. `failed` includes `unknown`, the
@@ -37,6 +41,7 @@ use std::time::Duration;
 use base64ct::{Base64, Encoding};
 use serde::Serialize;
 
+use super::summary::promote_command;
 use crate::Error;
 use crate::id::{Labels, NamedHost};
 use crate::manifest::ReleaseMessage;
@@ -214,6 +219,10 @@ pub(super) struct ResultLine<'a> {
     seconds: f64,
     key: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    batch: Option<[usize; 2]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     repository: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     published: Option<bool>,
@@ -361,7 +370,7 @@ impl<'a> ResultLine<'a> {
         let audit = outcome.purpose.is_audit();
         let absent = states(|s| s == HostState::Absent);
         let done = states(HostState::is_well);
-        let is_reached = |host: &&HostResult| outcome.purpose.is_reached(host.state);
+        let is_reached = |host: &&HostResult| outcome.is_reached(host.state);
         let good = outcome.hosts.iter().filter(is_reached).count();
 
         let repository = outcome.repository.as_ref();
@@ -395,6 +404,12 @@ impl<'a> ResultLine<'a> {
             rate: outcome.rate.map(|r| r.0),
             seconds: seconds(outcome.took),
             key: outcome.fingerprint.as_deref(),
+            batch: outcome.batch.as_ref().map(|batch| [batch.number, batch.of]),
+            next: outcome
+                .batch
+                .as_ref()
+                .filter(|batch| batch.is_paused)
+                .map(|batch| promote_command(outcome, batch)),
             repository: repository.map(|r| r.url.as_str()),
             published: repository.map(|r| r.error.is_none()),
             message: outcome.message.as_ref().map(ReleaseMessage::as_str),

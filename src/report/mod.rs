@@ -14,6 +14,7 @@ mod line;
 mod live;
 mod notification;
 pub mod paint;
+mod release_summary;
 mod summary;
 pub mod table;
 mod terminal;
@@ -35,6 +36,7 @@ pub use json::Json;
 pub use live::Looked;
 pub use notification::notify;
 pub use paint::{ColorChoice, Painter};
+pub use release_summary::ReleaseSummary;
 
 /// How much of the messages is shown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]

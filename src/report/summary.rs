@@ -6,7 +6,9 @@ use super::paint::{Painter, Tint};
 use super::table::Cell;
 use super::words;
 use crate::id::NamedHost;
-use crate::outcome::{DriftKind, DriftLine, ExitStatus, HostResult, HostState, Outcome, Purpose};
+use crate::outcome::{
+    BatchResult, DriftKind, DriftLine, ExitStatus, HostResult, HostState, Outcome, Purpose,
+};
 use crate::units::{ByteSize, printable};
 
 pub(super) fn tint_of(state: HostState) -> Tint {
@@ -140,9 +142,31 @@ pub(super) fn deploy_summary(o: &Outcome) -> String {
     )
 }
 
+/// Formats "batch 1 of 3 has it, web2-web5 wait: `makuo promote www@2 --batch 2` commits the next
+/// one".
+pub(super) fn batch_summary(o: &Outcome) -> Option<String> {
+    let batch = o.batch.as_ref().filter(|batch| batch.is_paused)?;
+    let waiting = o.hosts.iter().filter(|h| h.state == HostState::Staged);
+    let waiting: Vec<NamedHost> = waiting.map(HostResult::named).collect();
+    let wait = if waiting.len() == 1 { "waits" } else { "wait" };
+    Some(format!(
+        "batch {} of {} has it, {} {wait}: `{}` commits the next one",
+        batch.number,
+        batch.of,
+        words::hosts(&waiting),
+        promote_command(o, batch)
+    ))
+}
+
+/// The command that commits the batch after this one, and no other.
+pub(super) fn promote_command(o: &Outcome, batch: &BatchResult) -> String {
+    let release = words::release(&o.tree, o.serial);
+    format!("makuo promote {release} --batch {}", batch.number + 1)
+}
+
 /// Summary of a session that stages a release, or aborts a staged one.
 pub(super) fn staged_summary(o: &Outcome) -> String {
-    let is_reached = |h: &&HostResult| o.purpose.is_reached(h.state);
+    let is_reached = |h: &&HostResult| o.is_reached(h.state);
     let done = o.hosts.iter().filter(is_reached).count();
     let release = words::release(&o.tree, o.serial);
     let hosts = words::count(o.hosts.len() as u64, "host");
@@ -189,7 +213,7 @@ pub(super) fn without_drift(o: &Outcome) -> Vec<NamedHost> {
 
 pub(super) fn trouble_text(o: &Outcome) -> String {
     let release = words::release(&o.tree, o.serial);
-    let good = |h: &&HostResult| o.purpose.is_reached(h.state);
+    let good = |h: &&HostResult| o.is_reached(h.state);
 
     let done: Vec<NamedHost> = o.hosts.iter().filter(good).map(HostResult::named).collect();
     let mut lines = vec![match (o.exit, o.purpose) {

@@ -4,8 +4,10 @@
 //! records. Signature and content are one object, so that a reader never sees one without the
 //! other. The signature has a namespace of its own.
 
+mod pins;
 mod times;
 
+pub use pins::{MAX_HEAD_PINS, PinChange, split_kept};
 pub use times::{HeadTimes, HeadValidity, Staleness};
 
 use minicbor::{Decode, Encode};
@@ -59,6 +61,12 @@ pub struct Head {
     /// Orders after the publication: to abort or revert a release.
     #[n(6)]
     pub orders: Vec<SignedOrder>,
+    /// Kept releases that stay until their pins end; `None` without any.
+    #[n(7)]
+    pub pinned: Option<Vec<Serial>>,
+    /// Number of releases that stay by their age; `None` in heads of older publishers.
+    #[n(8)]
+    pub by_age: Option<u8>,
 }
 
 /// A release in a repository.
@@ -211,6 +219,11 @@ impl Head {
 
         if self.serial().0 > Serial::MAX_ACCEPTED {
             return illegal("a serial that would use up the later ones");
+        }
+
+        let pinned = self.pinned.as_deref().unwrap_or_default();
+        if pinned.len() > MAX_HEAD_PINS || pinned.iter().any(|pin| self.kept(*pin).is_none()) {
+            return illegal("pins of releases that it does not keep, or too many");
         }
 
         let fits = |order: &SignedOrder| order.fits() && order.hosts.is_none();

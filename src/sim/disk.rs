@@ -8,7 +8,7 @@ use super::offer::{SimOffer, signature, tree};
 use super::open_session::OpenSession;
 use crate::id::{SessionId, TreeName};
 use crate::manifest::read::Manifest;
-use crate::manifest::{EntryKind, Intent, Release};
+use crate::manifest::{EntryKind, Intent, Release, ReleaseId};
 use crate::proto::RangeSet;
 use crate::proto::generation::Encoding;
 use crate::proto::receiver::{
@@ -35,6 +35,8 @@ pub struct SimDisk {
     pub script: DiskScript,
     /// Actions so far.
     pub counts: DiskCounts,
+    /// The order that committed the release, or a later one for all hosts.
+    pub grant: Option<SignedOrder>,
     /// Orders to abort or revert a release.
     pub tombstones: Vec<SignedOrder>,
     open: BTreeMap<SessionId, OpenSession>,
@@ -179,8 +181,19 @@ impl SimDisk {
                 }
                 DiskReply::Buried(order, holds)
             }
+            DiskRequest::KeepOrder(order) => {
+                let decoded = Order::decode(&order.order);
+                let holds = order.signature == signature(&order.order)
+                    && decoded.is_some_and(|decoded| self.runs(decoded.release));
+                if holds {
+                    self.grant = Some(order.clone());
+                }
+                DiskReply::OrderKept(order, holds)
+            }
             DiskRequest::GoBack(_) => {
-                if let Some(before) = self.before.take() {
+                let mut stones = self.stones().into_iter();
+                let is_reverted = stones.any(|stone| stone.revert && self.runs(stone.release));
+                if is_reverted && let Some(before) = self.before.take() {
                     self.counts.reverts += 1;
                     self.committed = before;
                 }
@@ -193,6 +206,11 @@ impl SimDisk {
                 return None;
             }
         })
+    }
+
+    fn runs(&self, release: ReleaseId) -> bool {
+        let committed = self.committed.as_ref();
+        committed.is_some_and(|committed| committed.id() == release)
     }
 
     /// Forgets a staged release that cannot be committed any more.
@@ -330,7 +348,7 @@ impl SimDisk {
         })?;
 
         Some(match order.kind {
-            OrderKind::Revert if self.before.is_some() => {
+            OrderKind::Revert if self.before.is_some() && self.runs(order.release) => {
                 self.counts.reverts += 1;
                 self.committed = self.before.take().flatten();
                 Ordered::Reverted("went back".into())
@@ -356,6 +374,7 @@ impl SimDisk {
                 self.counts.commits += 1;
                 let serial = open.release.header().serial;
                 self.before = Some(self.committed.replace(open.release.clone()));
+                self.grant = Some(signed.clone());
                 self.drop_staged();
                 Ordered::Committed {
                     serial,

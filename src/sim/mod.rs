@@ -26,6 +26,8 @@ pub mod offer;
 mod open_session;
 #[cfg(test)]
 mod partition_tests;
+#[cfg(test)]
+mod promote_tests;
 pub mod recording;
 #[cfg(test)]
 mod replay_tests;

@@ -132,6 +132,7 @@ impl SimOffer {
             checksum: None,
             quick: None,
             message: None,
+            paused: None,
         };
 
         Self {

@@ -59,7 +59,13 @@ impl SimSender {
                 ceiling: setup.sending.ceiling,
                 ..RateLimits::default()
             },
-            targets: TargetRules::all_of(tree()),
+            targets: TargetRules {
+                lists: Some(setup.targets.clone())
+                    .into_iter()
+                    .filter(|list| !list.is_empty())
+                    .collect(),
+                ..TargetRules::all_of(tree())
+            },
             keys: setup.keys.clone(),
             commit: setup.commit.clone(),
             patience: setup.patience,

@@ -39,6 +39,8 @@ pub struct NetworkSetup {
     pub sending: SendingSetup,
     /// Conditions and order of the commit.
     pub commit: CommitRules,
+    /// Names of the targets; empty for all hosts.
+    pub targets: Vec<String>,
     /// Treatment of hosts with other keys.
     pub keys: KeyRules,
     /// Begin of the session.
@@ -109,6 +111,7 @@ impl Default for NetworkSetup {
             patience: Duration::from_secs(10),
             sending: SendingSetup::default(),
             commit: CommitRules::default(),
+            targets: Vec::new(),
             keys: KeyRules::default(),
             start: SessionStart::Discovery,
             asking: Vec::new(),

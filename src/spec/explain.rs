@@ -200,6 +200,10 @@ impl Spec {
             parts.push(format!("in batches of {}, then the rest", sizes.join(", ")));
         }
 
+        if self.commit.pause {
+            parts.push("each batch after the first by `makuo promote`".to_string());
+        }
+
         parts.push(match (self.commit.on_failure, self.commit.batches.len()) {
             (OnFailure::Stop, 0) => "a failed host is reported".into(),
             (OnFailure::Stop, _) => "after a failure no further batch commits".into(),

@@ -18,9 +18,9 @@ pub(crate) use values::{patterns, read_command};
 use crate::block::frame::Level;
 use crate::hook::Command;
 use crate::id::{HostName, TreeName, check_pattern};
-use crate::manifest::Rules;
 use crate::manifest::entry::Mode;
 use crate::manifest::rules::{Exclude, Layout, UnknownOwner};
+use crate::manifest::{PausedCommit, Rules};
 use crate::units::{Floor, Limit, Quorum, Rate, printable, printable_path};
 use crate::{Error, Result};
 
@@ -171,10 +171,24 @@ pub struct Commit {
     /// Rules of the first batch, the second and so on; the remaining targets commit in a last one.
     /// Empty for a single batch.
     pub batches: Vec<BatchRule>,
+    /// Whether a person decides when each next batch commits.
+    pub pause: bool,
     /// Reaction to a failure after the commit.
     pub on_failure: OnFailure,
     /// Command of the sender that reads the result.
     pub notify: Option<Command>,
+}
+
+impl Commit {
+    /// The part of it that a commit with pauses puts into the header of its release.
+    pub fn paused(&self) -> Option<PausedCommit> {
+        self.pause.then(|| PausedCommit {
+            batches: self.batches.iter().map(BatchRule::written).collect(),
+            require: self.require.to_string(),
+            revert: self.on_failure == OnFailure::Revert,
+            hosts: None,
+        })
+    }
 }
 
 /// Hosts of a batch.
@@ -197,6 +211,14 @@ impl BatchRule {
     /// names.
     pub(super) fn is_pattern(text: &str) -> bool {
         text.contains(['=', '*', '?', '[', '{'])
+    }
+
+    /// The rule as a spec writes it.
+    pub fn written(&self) -> String {
+        match self {
+            BatchRule::Size(size) => size.to_string(),
+            BatchRule::Hosts(pattern) => pattern.clone(),
+        }
     }
 }
 

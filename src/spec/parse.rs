@@ -38,6 +38,7 @@ pub const SPEC_KEYS: &[&str] = &[
     "commit.require",
     "commit.layout",
     "commit.batches",
+    "commit.pause",
     "commit.on_failure",
     "commit.notify",
     "transfer",
@@ -183,6 +184,8 @@ fn targets(mut section: Section) -> Result<Targets> {
 
 fn commit(mut section: Section) -> Result<Commit> {
     let require = section.take("require");
+    let pause = section.take("pause");
+    let wrong = pause.as_ref().map(|field| field.deferred());
     let commit = Commit {
         require_given: require.is_some(),
         require: require.map_or(Ok(Quorum::All), |f| f.parse_number_or_text())?,
@@ -194,6 +197,7 @@ fn commit(mut section: Section) -> Result<Commit> {
             None => Vec::new(),
             Some(f) => read_batches(f)?,
         },
+        pause: pause.map_or(Ok(false), |f| f.bool())?,
         on_failure: match section.take("on_failure") {
             None => OnFailure::Stop,
             Some(f) => one_of(
@@ -207,7 +211,14 @@ fn commit(mut section: Section) -> Result<Commit> {
             .transpose()?,
     };
 
-    section.finish().map(|()| commit)
+    section.finish()?;
+    match wrong.filter(|_| commit.pause && commit.batches.is_empty()) {
+        Some(wrong) => {
+            let what = "there are no batches to pause between: write batches = [1, \"50%\"]";
+            Err(wrong(&what))
+        }
+        None => Ok(commit),
+    }
 }
 
 fn transfer(mut section: Section) -> Result<Transfer> {

@@ -32,6 +32,7 @@ expect = ["web1", "web2"]
 require    = "80%"
 layout     = "in-place"
 batches    = [1, "50%"]
+pause      = true
 on_failure = "revert"
 notify = ["tell-the-team", "a b"]
 [transfer]
@@ -126,7 +127,7 @@ fn every_key_is_read() {
         mode       files 0644, directories 2755
         meta       extended attributes and ACLs kept; times of modification, hard links not
         targets    web*, static?; these must answer: web1, web2
-        commit     once 80% of the targets have the whole release staged; file by file in place; in batches of 1, 50%, then the rest; after a failure every host returns to its previous release
+        commit     once 80% of the targets have the whole release staged; file by file in place; in batches of 1, 50%, then the rest; each batch after the first by `makuo promote`; after a failure every host returns to its previous release
         notify     tell-the-team 'a b' reads the result, on this machine
         transfer   at most 800 Mbit/s; not compressed; a host below 10% of the others is served after them
         key        manifests/keys/deploy.key
@@ -302,6 +303,15 @@ fn batches_and_what_follows_a_failure() {
     let shown: Vec<String> = zones.iter().map(ToString::to_string).collect();
     assert_eq!(shown, ["1", "zone=a", "web[1-3]"]);
     assert_eq!(commit.on_failure, OnFailure::Revert);
+    assert_eq!(commit.paused(), None);
+    let paused = read(
+        "source = \"s\"\n[commit]\nbatches = [1, \"zone=a\"]\npause = true\nrequire = \"80%\"",
+    );
+    let signed = paused.paused().expect("pauses");
+    assert_eq!(signed.batches, ["1", "zone=a"]);
+    assert_eq!((signed.require.as_str(), signed.revert), ("80%", false));
+    let none = error_of("source = \"s\"\n[commit]\npause = true");
+    assert!(none.contains("no batches to pause between"), "{none}");
     let all = [
         error_of("source = \"s\"\n[commit]\n\nbatches = [1, \"many\"]"),
         error_of("source = \"s\"\n[commit]\nbatches = 3"),

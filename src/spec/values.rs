@@ -12,11 +12,10 @@ use crate::hook::Command;
 use crate::id::{HostName, check_pattern};
 use crate::manifest::entry::Mode;
 use crate::manifest::header::{MAX_PATTERN_BYTES, MAX_PATTERNS};
+use crate::manifest::paused::MAX_BATCHES;
 use crate::manifest::rules::{Exclude, MAX_EXCLUDE_BYTES, check_excludes};
 use crate::units::{Quorum, parse_duration, printable};
 
-/// Largest number of batches in a commit.
-const MAX_BATCHES: usize = 64;
 /// Longest user or group name in characters.
 const MAX_OWNER: usize = 256;
 /// Largest number of expected hosts.

@@ -1,4 +1,5 @@
-//! What all requests to one store share: places under way and the rate limits.
+//! What all requests to one store share: places under way, the rate limits, and what the answers
+//! show of the server.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -7,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use super::manners::ObservedManners;
 use super::options::StoreOptions;
 use super::speed::SpeedCeiling;
 use crate::sync::locked;
@@ -20,6 +22,8 @@ const UPLOAD_PIECE_BYTES: u64 = 64 << 10;
 pub(super) struct Limits {
     /// See [`StoreOptions::patience`].
     pub patience: Duration,
+    /// What the answers show of the server.
+    pub manners: ObservedManners,
     places: Arc<Semaphore>,
     began: Instant,
     piece: usize,
@@ -40,6 +44,7 @@ impl Limits {
 
         Self {
             patience: options.patience,
+            manners: ObservedManners::default(),
             places: Arc::new(Semaphore::new(options.parallel.clamp(1, 1024))),
             began: Instant::now(),
             piece: usize::try_from(piece).unwrap_or(1024),

@@ -26,6 +26,8 @@ mod limits;
 #[cfg(feature = "store")]
 mod list_page;
 #[cfg(feature = "store")]
+mod manners;
+#[cfg(feature = "store")]
 mod metadata;
 #[cfg(feature = "store")]
 mod profile;
@@ -58,6 +60,7 @@ use crate::metrics::StoreFigures;
 use crate::repository::object::{
     Get, GetReply, ListedObject, ObjectPath, Put, PutReply, StoreFault,
 };
+use crate::units::WallTime;
 
 /// A place of a repository, open for requests. Clones share its limits.
 #[derive(Debug, Clone)]
@@ -81,6 +84,15 @@ enum StorePlace {
 pub struct ObjectReader {
     from: ReaderFrom,
     figures: Arc<StoreFigures>,
+}
+
+/// How the server of a store behaves, by its answers so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StoreManners {
+    /// Whether it honours byte ranges; `None` if none was asked for yet.
+    pub ranges: Option<bool>,
+    /// Its time of day at present; `None` if it has not told.
+    pub clock: Option<WallTime>,
 }
 
 enum ReaderFrom {
@@ -171,6 +183,17 @@ impl Store {
             StorePlace::Directory(directory) => directory.sent(),
             #[cfg(feature = "store")]
             StorePlace::Remote { remote, .. } => remote.limits.sent(),
+        }
+    }
+
+    /// How the server behaves; a directory has nothing to tell.
+    pub fn manners(&self) -> StoreManners {
+        match &self.place {
+            StorePlace::Directory(_) => StoreManners::default(),
+            #[cfg(feature = "store")]
+            StorePlace::Remote { remote, .. } => {
+                remote.limits.manners.known(tokio::time::Instant::now())
+            }
         }
     }
 

@@ -13,8 +13,8 @@ use object_store::client::{
     HttpResponseBody, HttpService,
 };
 use reqwest::header::{
-    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderValue,
-    LAST_MODIFIED,
+    ACCEPT_ENCODING, AGE, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderMap,
+    HeaderValue, LAST_MODIFIED,
 };
 use reqwest::{Method, StatusCode};
 
@@ -98,7 +98,18 @@ impl Transport {
         match while_moving(answer, patience, &taken).await {
             None => Err(refused(&host, RefusalCause::Stuck(patience))),
             Some(Err(e)) => Err(of_refusal(StoreRefusal::of_client(&host, &e))),
-            Some(Ok(answer)) => Ok(answer),
+            Some(Ok(answer)) => {
+                let header = |name| answer.headers().get(name).and_then(|v| v.to_str().ok());
+                // A cache repeats the date of its copy, and tells the age.
+                let is_fresh = header(AGE).is_none_or(|age| age.trim() == "0");
+                let is_server = is_fresh && !self.clients.is_metadata(&host);
+                if let Some(date) = header(DATE).filter(|_| is_server) {
+                    self.limits
+                        .manners
+                        .on_date(date, tokio::time::Instant::now());
+                }
+                Ok(answer)
+            }
         }
     }
 
@@ -123,7 +134,12 @@ impl Transport {
         wanted: WantedBytes,
         answer: reqwest::Response,
     ) -> Result<HttpResponse, HttpError> {
-        let delivery = answer::check(&wanted, answer.status(), answer.headers())
+        let status = answer.status();
+        if matches!(wanted, WantedBytes::Part(_)) && status.is_success() {
+            let is_part = status == StatusCode::PARTIAL_CONTENT;
+            self.limits.manners.on_range(is_part);
+        }
+        let delivery = answer::check(&wanted, status, answer.headers())
             .map_err(|fault| refused(&host_of(&answer), RefusalCause::Answer(fault)))?;
         let limit = match wanted {
             WantedBytes::Whole { at_most } => at_most,

@@ -32,6 +32,7 @@ mod tests;
 
 pub use commit::journal::{DirStep, Journal, Step};
 pub use commit::run::CommitReport;
+pub use fs::abilities::FsAbilities;
 pub use fs::owners::{HostNames, Rights};
 pub use fs::root::{FileId, Root, open_file_at};
 pub use fs::stat::{FileStat, Version};

@@ -77,7 +77,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         match Mounts::of(dir.path()) {
             Ok(mut mounts) => assert_eq!(mounts.change().expect("readable"), MountChange::None),
-            Err(e) => println!("skipped: {e}"),
+            Err(e) => crate::skip::skipped(e),
         }
     }
 }

@@ -133,6 +133,7 @@ fn managed(text: &mut Exposition, host: &LocalHost, family: &MetricFamily, value
 
 fn work(text: &mut Exposition, host: &LocalHost) {
     let mut each = |family: &MetricFamily, value: ManagedNumber| managed(text, host, family, value);
+    each(&STATE_BYTES, |tree| tree.state_size.look(tree.tree.state()));
     each(&REUSED_BYTES, |tree| Some(tree.figures.reused_bytes.get()));
     each(&FILES_WRITTEN, |tree| {
         Some(tree.figures.files_written.get())

@@ -80,6 +80,12 @@ pub struct TreePlace {
     /// Whether the filesystem is mounted read-only.
     #[n(6)]
     pub read_only: bool,
+    /// Whether two names are exchanged in one step; `None` if that was not tried.
+    #[n(7)]
+    pub exchange: Option<bool>,
+    /// Whether files share blocks (reflinks); `None` if that was not tried.
+    #[n(8)]
+    pub reflink: Option<bool>,
 }
 
 impl MachineReport {

@@ -106,6 +106,11 @@ impl Order {
         }
     }
 
+    /// Returns whether every host may commit by the order.
+    pub fn commits_everywhere(&self) -> bool {
+        self.kind == OrderKind::Commit && self.hosts.is_none() && self.up_to.is_none()
+    }
+
     /// The tombstone left by an order to abort or revert. `None` for other orders, and for orders
     /// without tree and serial from older senders.
     pub fn tombstone(&self) -> Option<(&TreeName, Tombstone)> {

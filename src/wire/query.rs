@@ -13,7 +13,7 @@ use super::order::{MAX_SIGNATURE_FIELD, Tombstone};
 use crate::block::BlockHash;
 use crate::id::{HostName, Labels, Serial, TreeName};
 use crate::manifest::header::MAX_HEADER_BYTES;
-use crate::manifest::{ReleaseId, ReleaseMessage};
+use crate::manifest::{PausedCommit, ReleaseId, ReleaseMessage};
 use crate::units::WallTime;
 
 /// Largest number of releases of one tree in an answer: the newest.
@@ -163,10 +163,13 @@ pub struct TreeReport {
     /// Hold of the tree.
     #[n(20)]
     pub held: Option<HeldReport>,
+    /// Whether the current release fails its checks.
+    #[n(25)]
+    pub unhealthy: Option<bool>,
 }
 
 /// Release that a host keeps staged until it is committed or aborted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct StagedReport {
     /// Serial of the release.
     #[n(0)]
@@ -180,6 +183,9 @@ pub struct StagedReport {
     /// Seconds until it expires, if it does.
     #[n(3)]
     pub left: Option<u64>,
+    /// Batches of a commit with pauses.
+    #[n(4)]
+    pub paused: Option<PausedCommit>,
 }
 
 /// Trouble with a repository.
@@ -399,6 +405,7 @@ impl TreeReport {
             message: None,
             staged: None,
             held: None,
+            unhealthy: None,
         }
     }
 
@@ -413,7 +420,10 @@ impl TreeReport {
             "too many releases",
         )?;
         within(targets <= MAX_ANSWER_TARGETS, "too many targets")?;
-        within(parts <= MAX_ANSWER_PARTS, "too many parts")
+        within(parts <= MAX_ANSWER_PARTS, "too many parts")?;
+        let staged = self.staged.as_ref();
+        let paused = staged.and_then(|staged| staged.paused.as_ref());
+        paused.map_or(Ok(()), PausedCommit::check)
     }
 
     /// Makes all text for people printable.

@@ -126,7 +126,9 @@ fn the_tests_that_the_threat_model_names_exist() {
     };
 
     let files = every_source().into_iter().chain(files_below("tests/it"));
-    let code: Vec<String> = files.map(|(_, text)| text).collect();
+    let code: Vec<String> = files
+        .map(|(_, text)| text.replace("\n    fn ", "\nfn "))
+        .collect();
 
     let (heads, rows): (Vec<&str>, Vec<&str>) = text
         .lines()
@@ -154,8 +156,7 @@ fn the_tests_that_the_threat_model_names_exist() {
     for name in shown.iter().flat_map(|cell| quoted(cell)).chain(named) {
         let test = format!("\nfn {name}(");
         assert!(
-            code.iter()
-                .any(|text| text.replace("\n    fn ", "\nfn ").contains(&test)),
+            code.iter().any(|text| text.contains(&test)),
             "there is no test {name}"
         );
     }

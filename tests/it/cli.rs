@@ -52,6 +52,7 @@ fn help_names_every_command_that_exists_and_no_other() {
         "deploy",
         "watch",
         "diff",
+        "promote",
         "rollback",
         "publish",
         "pull",

@@ -58,7 +58,7 @@ fn the_demo_works_where_multicast_is_dropped() {
         .arg("true")
         .output();
     if !probe.is_ok_and(|output| output.status.success()) {
-        return eprintln!("skipped: no network namespace, or no nft in it");
+        return crate::support::skipped("no network namespace, or no nft in it");
     }
 
     let program = Path::new(env!("CARGO_BIN_EXE_makuo"));
@@ -70,7 +70,7 @@ fn the_demo_works_where_multicast_is_dropped() {
 #[test]
 fn the_demo_needs_no_root() {
     if !nix::unistd::geteuid().is_root() {
-        return eprintln!("skipped: not root, the other test shows it");
+        return crate::support::skipped("not root, the other test shows it");
     }
 
     let nobody = [
@@ -86,7 +86,7 @@ fn the_demo_needs_no_root() {
         .output()
         .is_ok_and(|o| o.status.success())
     {
-        return eprintln!("skipped: setpriv is not here, or may not change the user");
+        return crate::support::skipped("setpriv is not here, or may not change the user");
     }
 
     let dir = tempfile::tempdir().expect("a directory");

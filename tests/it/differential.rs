@@ -437,6 +437,7 @@ impl Pair {
             checksum: None,
             quick: None,
             message: None,
+            paused: None,
         };
 
         let release = Release::new(header).unwrap();

@@ -9,11 +9,19 @@ use serde_json::Value;
 use crate::support::run::try_tool;
 use crate::support::{Lab, Ran, skipped, write};
 
-/// A library that sets the clock of a process ten minutes ahead.
-const FAST_CLOCK: &str = r#"
+/// A library that sets the clock of a process ten minutes ahead, and limits its receive buffers as
+/// the kernel does by net.core.rmem_max, which all namespaces share.
+const FAULTY_LIBRARY: &str = r#"
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+int setsockopt(int socket, int level, int name, const void *value, socklen_t length) {
+    int most = 65536;
+    if (level == SOL_SOCKET && name == SO_RCVBUF && *(const int *)value > most)
+        value = &most;
+    return syscall(SYS_setsockopt, socket, level, name, value, length);
+}
 int clock_gettime(clockid_t id, struct timespec *at) {
     int done = syscall(SYS_clock_gettime, id, at);
     if (done == 0 && id == CLOCK_REALTIME)
@@ -21,9 +29,6 @@ int clock_gettime(clockid_t id, struct timespec *at) {
     return done;
 }
 "#;
-
-/// Receive buffer below which a host warns.
-const SMALL_BUFFER: u64 = 8 << 20;
 
 /// A finding about one host, or about the machine of the command for no host.
 struct Found<'a>(&'a [Value]);
@@ -64,10 +69,10 @@ fn findings(ran: &Ran) -> Vec<Value> {
     events.filter(|e| e["event"] == "finding").collect()
 }
 
-/// Makes the clock of a host fast; returns whether that is possible here.
-fn make_fast(lab: &mut Lab, host: usize) -> bool {
-    let (source, library) = (lab.path("clock.c"), lab.path("clock.so"));
-    write(&source, FAST_CLOCK);
+/// Gives a host a fast clock and small buffers; returns whether that is possible here.
+fn make_faulty(lab: &mut Lab, host: usize) -> bool {
+    let (source, library) = (lab.path("faulty.c"), lab.path("faulty.so"));
+    write(&source, FAULTY_LIBRARY);
     let mut cc = Command::new("cc");
     cc.args(["-shared", "-fPIC", "-o"])
         .arg(&library)
@@ -97,12 +102,15 @@ fn each_fault_is_named_with_its_host() {
         .save(&lab.hosts[5].group_key(), true)
         .expect("writable");
 
-    let is_fast = make_fast(&mut lab, 6);
+    let is_faulty = make_faulty(&mut lab, 6);
     let state = lab.hosts[6].state();
     let state = state.to_str().expect("UTF-8");
+    write(&lab.path("rmem_max"), "65536\n");
+    let limit = lab.path("rmem_max").display().to_string();
     lab.hosts[6].wrap(&format!(
-        "exec unshare -m sh -c 'mkdir -p {state} && mount -t tmpfs none {state} && exec setpriv \
-         --bounding-set=-net_admin --inh-caps=-net_admin \"$@\"' sh \"$@\""
+        "exec unshare -m sh -c 'mkdir -p {state} && mount -t tmpfs none {state} && mount --bind \
+         {limit} /proc/sys/net/core/rmem_max && exec setpriv --bounding-set=-net_admin \
+         --inh-caps=-net_admin \"$@\"' sh \"$@\""
     ));
     for host in &mut lab.hosts {
         host.start();
@@ -141,17 +149,10 @@ fn each_fault_is_named_with_its_host() {
         "warn",
         &["not on the filesystem of", "state_dir"],
     );
-    if is_fast {
+    if is_faulty {
         found.says(("clock", "web7"), "fail", &["10 min ahead"]);
-    }
-
-    let limit = std::fs::read_to_string("/proc/sys/net/core/rmem_max").unwrap_or_default();
-    if limit
-        .trim()
-        .parse()
-        .is_ok_and(|limit: u64| limit < SMALL_BUFFER)
-    {
-        found.says(("buffer", "web7"), "warn", &["net.core.rmem_max"]);
+        let words = ["65.5 kB", "sysctl -w net.core.rmem_max="];
+        found.says(("buffer", "web7"), "warn", &words);
     }
     // A good host has no fault of another one.
     for check in ["multicast", "unicast", "datagram", "clock", "filesystem"] {
@@ -187,10 +188,16 @@ fn wrong_interface_and_ttl(lab: &mut Lab) {
     lab.switch().wire(&admin, "br1", "eth1", "10.78.0.9/16");
     let flags = ["--interface", "eth1", "--ttl", "4"];
     lab.flags = Some(flags.map(String::from).into());
+    admin.cut("input", "ip daddr 224.0.0.0/4");
 
     let ran = lab.makuo(&["doctor", "--json"]).exits(1);
     let all = findings(&ran);
     let found = Found(&all);
+    found.says(
+        ("firewall", ""),
+        "warn",
+        &["ip daddr 224.0.0.0/4 drop (table inet"],
+    );
     found.says(
         ("interface", ""),
         "fail",
@@ -198,6 +205,28 @@ fn wrong_interface_and_ttl(lab: &mut Lab) {
     );
     found.says(("scope", ""), "warn", &["ttl = 4 has no effect", "239."]);
     found.says(("hosts", ""), "fail", &["no hosts answered"]);
+}
+
+#[test]
+fn the_questions_of_a_querier_are_heard() {
+    let Some(mut lab) = Lab::network(1) else {
+        return;
+    };
+    // The bridge asks each second, by IGMP and by MLD.
+    let switch = lab.switch();
+    switch.ip(
+        "link set br0 type bridge mcast_snooping 1 mcast_querier 1 mcast_query_interval 100 \
+         mcast_startup_query_interval 100 mcast_query_response_interval 50 mcast_query_use_ifaddr 1",
+    );
+    switch.ip("addr add 10.77.9.1/16 dev br0");
+
+    let is_heard = |lab: &Lab, flags: &[&str], words: &str| {
+        let ran = lab.makuo(&[&["doctor", "--long", "--json"], flags].concat());
+        let all = findings(&ran);
+        Found(&all).says(("querier", ""), "ok", &[words]);
+    };
+    is_heard(&lab, &["web1"], "10.77.9.1 asks for members");
+    is_heard(&lab, &["--group", "ff15::4d4b"], "asks for members");
 }
 
 #[test]
@@ -228,6 +257,9 @@ fn a_machine_is_looked_at_by_its_configuration() {
     let found = Found(&all);
     found.says(("port", ""), "ok", &["the daemon runs here"]);
     found.says(("multicast", "web1"), "ok", &[]);
+    let abilities = [", which exchanges", "reflinks"];
+    found.says(("filesystem", "web1"), "ok", &abilities);
+    found.says(("offload", ""), "ok", &["(UDP GRO)"]);
     found.says(("hosts", ""), "ok", &["1 host answers"]);
 
     // Nobody may sign, and the daemon is gone.

@@ -68,7 +68,7 @@ impl Model {
             host.catch_up = true;
             host.rule("keep = 20");
             host.rule(&format!(
-                "health = {health}\nhealth_deadline = \"3s\"\nhealth_interval = \"100ms\""
+                "health = {health}\nhealth_deadline = \"1s\"\nhealth_interval = \"100ms\""
             ));
         }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::support::{self, DELETE, Lab, Noise, copy, differences, pause, write};
 
-const ROUNDS: usize = 50;
+const ROUNDS: usize = 30;
 const FILES: usize = 300;
 
 type Contents = BTreeMap<PathBuf, Vec<u8>>;

@@ -97,6 +97,7 @@ impl Lie {
             parts: None,
             staged: None,
             held: None,
+            unhealthy: None,
             repository: None,
             message: None,
         };

@@ -98,6 +98,7 @@ fn every_metric_counts_what_it_says() {
         .sum();
     assert!(received > 300.0, "{received}");
     until_sample(at, "makuo_tree_stale{tree=\"www\"}", |n| n == 1.0);
+    until_sample(at, "makuo_state_bytes{tree=\"www\"}", |n| n > 1000.0);
 
     // A key that no host lists.
     lab.keygen("other");

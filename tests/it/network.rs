@@ -57,7 +57,7 @@ fn five_hosts_get_a_release_and_its_change() {
 }
 
 #[test]
-fn firewalls_with_the_rules_of_the_readme_let_a_deploy_pass() {
+fn firewalls_with_the_rules_of_the_guides_let_a_deploy_pass() {
     let Some(mut lab) = NETWORK.idle_hosts(3) else {
         return;
     };
@@ -65,8 +65,8 @@ fn firewalls_with_the_rules_of_the_readme_let_a_deploy_pass() {
         host.catch_up = true;
         host.start();
     }
-    let rules = readme_rules();
-    assert!(!rules.is_empty(), "README.md names no rule");
+    let rules = guide_rules();
+    assert!(!rules.is_empty(), "the guide names no rule");
     let places = lab.hosts.iter().map(|host| &host.place);
 
     for place in places.chain([&lab.admin]) {
@@ -98,16 +98,20 @@ fn firewalls_with_the_rules_of_the_readme_let_a_deploy_pass() {
     until("the host to catch up", || tree.join("late").exists());
 }
 
-/// Returns the firewall rules that README.md gives for this kind of network, for the lab's
-/// addresses.
-fn readme_rules() -> Vec<String> {
-    let readme = include_str!("../../README.md");
-    let section = match NETWORK {
-        NetworkKind::Multicast => "## Install",
-        NetworkKind::Unicast => "## Without multicast",
+/// Returns the firewall rules that the guide to this kind of network gives, for the lab's addresses.
+fn guide_rules() -> Vec<String> {
+    let (guide, section) = match NETWORK {
+        NetworkKind::Multicast => (
+            include_str!("../../packaging/guide/first-fleet.md"),
+            "## Firewalls",
+        ),
+        NetworkKind::Unicast => (
+            include_str!("../../packaging/guide/clouds-and-sites.md"),
+            "## Without multicast",
+        ),
     };
 
-    let lines = readme.lines().skip_while(|line| !line.starts_with(section));
+    let lines = guide.lines().skip_while(|line| !line.starts_with(section));
     let lines = lines
         .skip(1)
         .take_while(|line| !line.starts_with("## "))

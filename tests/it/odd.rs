@@ -127,6 +127,7 @@ fn a_directory_that_bars_its_own_user_is_updated_emptied_and_taken_back() {
         "health = [\"test\", \"!\", \"-e\", {:?}]",
         flag.display().to_string()
     ));
+    host.rule("health_deadline = \"300ms\"\nhealth_interval = \"100ms\"");
 
     let own = host.disk().parent().expect("a parent").to_path_buf();
     assert!(

@@ -1,6 +1,7 @@
 //! Content of packages: files exist, scripts and units are valid, the SysV script starts and stops
 //! a daemon, and the .deb, if it can be built, is installed and purged.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -27,7 +28,7 @@ fn small(dir: &Path) -> PathBuf {
 }
 
 /// Returns source and destination of every file, for both kinds of packages.
-fn assets() -> Vec<(String, String)> {
+pub(super) fn assets() -> Vec<(String, String)> {
     let text = std::fs::read_to_string(root().join("Cargo.toml")).expect("readable");
     let cargo: toml::Table = text.parse().expect("TOML");
     let metadata = &cargo["package"]["metadata"];
@@ -72,6 +73,78 @@ fn everything_that_is_packed_is_there() {
         let found = std::fs::read_link(root().join("packaging/links").join(link)).expect("a link");
         assert_eq!(found, Path::new(target));
     }
+}
+
+/// Returns the installed path of every file of one kind of package, with the files that a pattern names.
+fn installed(metadata: &str) -> BTreeSet<String> {
+    let text = std::fs::read_to_string(root().join("Cargo.toml")).expect("readable");
+    let cargo: toml::Table = text.parse().expect("TOML");
+    let assets = cargo["package"]["metadata"][metadata]["assets"]
+        .as_array()
+        .expect("a list");
+    let text = |value: &toml::Value| value.as_str().expect("text").to_string();
+    let mut all = BTreeSet::new();
+    for asset in assets {
+        let (source, dest) = match asset {
+            toml::Value::Array(parts) => (text(&parts[0]), format!("/{}", text(&parts[1]))),
+            table => (text(&table["source"]), text(&table["dest"])),
+        };
+        let (dir, name) = source.rsplit_once('/').unwrap_or((".", &source));
+        let names: Vec<String> = match name.strip_prefix('*') {
+            None => vec![name.to_string()],
+            Some(end) => std::fs::read_dir(root().join(dir))
+                .expect("readable")
+                .map(|entry| {
+                    entry
+                        .expect("readable")
+                        .file_name()
+                        .into_string()
+                        .expect("UTF-8")
+                })
+                .filter(|name| name.ends_with(end))
+                .collect(),
+        };
+        for name in names {
+            all.insert(if dest.ends_with('/') {
+                format!("{dest}{name}")
+            } else {
+                dest.clone()
+            });
+        }
+    }
+
+    all
+}
+
+/// Where the kinds of packages differ on purpose: links are made by a script of the .rpm, and the
+/// directories of settings and of zsh have other names there.
+#[test]
+fn both_kinds_of_packages_install_the_same_files() {
+    let deb: BTreeSet<String> = installed("deb")
+        .into_iter()
+        .filter(|path| !path.ends_with("bin/msync") && !path.ends_with("bin/makuosan"))
+        .map(|path| path.replace("/etc/default/", "/etc/sysconfig/"))
+        .map(|path| path.replace("/zsh/vendor-completions/", "/zsh/site-functions/"))
+        .collect();
+    assert!(deb.len() > 60, "{deb:?}");
+    assert_eq!(deb, installed("generate-rpm"));
+
+    let script = std::fs::read_to_string(root().join("packaging/rpm/post")).expect("readable");
+    for link in ["/usr/bin/msync", "/usr/sbin/makuosan"] {
+        assert!(script.contains(&format!(" {link}\n")), "{link}");
+    }
+}
+
+/// rpm knows no hyphen in a version, so the list has it once more.
+#[test]
+fn the_rpm_has_the_version_of_the_source() {
+    let text = std::fs::read_to_string(root().join("Cargo.toml")).expect("readable");
+    let cargo: toml::Table = text.parse().expect("TOML");
+    let version = cargo["package"]["metadata"]["generate-rpm"]["version"].as_str();
+    assert_eq!(
+        version,
+        Some(env!("CARGO_PKG_VERSION").replace('-', "~").as_str())
+    );
 }
 
 #[test]
@@ -281,6 +354,8 @@ fn a_static_build_is_packed() {
         "share/man/man5/makuo.toml.5",
         "share/bash-completion/completions/makuo",
         "share/doc/makuo/makuo.toml",
+        "share/doc/makuo/guide/repository.md",
+        "share/doc/makuo/repository/README.md",
     ] {
         assert!(to.join(file).exists(), "{file}");
     }
@@ -411,9 +486,12 @@ fn deb(dir: &Path) -> Result<PathBuf, String> {
 
     let control = tree.join("DEBIAN");
     std::fs::create_dir_all(&control).map_err(|e| e.to_string())?;
-    let text = "Package: makuo\nVersion: 0.1.0-1\nArchitecture: all\nMaintainer: x <x@example.com>\nDescription: x\n";
+    let version = env!("CARGO_PKG_VERSION").replace('-', "~");
+    let text = format!(
+        "Package: makuo\nVersion: {version}-1\nArchitecture: all\nMaintainer: x <x@example.com>\nDescription: x\n"
+    );
     let files = [
-        ("control", text),
+        ("control", text.as_str()),
         (
             "conffiles",
             "/etc/makuo/makuo.toml\n/etc/default/makuosan\n",
@@ -464,6 +542,7 @@ dpkg -i /tmp/makuo.deb
 makuo --version; msync --version; makuosan -V
 ls /usr/share/man/man5/makuo.toml.5* /usr/share/man/man1/msync.1* /usr/lib/systemd/system/makuo@.service
 getent group makuo
+getent passwd makuo
 makuo check --elsewhere /etc/makuo/makuo.toml
 mkdir /srv/www
 printf '[[tree]]\nname = "www"\npath = "/srv/www"\n' >>/etc/makuo/makuo.toml
@@ -494,7 +573,7 @@ test "$(cat /srv/www/page)" = hello
 # What somebody made stays, and what dpkg and others write down for themselves.
 all >/tmp/after
 echo left behind:
-comm -13 /tmp/before /tmp/after | grep -Ev '^/(srv/(www|\.makuo)(/|$)|etc/makuo(/(sender\.key|sender\.key\.pub|group\.key|authorized_keys))?$|tmp/|var/(lib|cache|log)/(dpkg|debconf|man)|etc/(group|gshadow)-?$)' || true
+comm -13 /tmp/before /tmp/after | grep -Ev '^/(srv/(www|\.makuo)(/|$)|etc/makuo(/(sender\.key|sender\.key\.pub|group\.key|authorized_keys))?$|tmp/|var/(lib|cache|log)/(dpkg|debconf|man)|etc/(passwd|shadow|group|gshadow|subuid|subgid)-?$)' || true
 echo end of it
 echo all is well
 "#;

@@ -6,6 +6,7 @@ mod deployed;
 mod faults;
 mod follow;
 mod lists;
+mod pins;
 mod secrets;
 
 use std::os::unix::fs::PermissionsExt;
@@ -352,12 +353,12 @@ fn is_mended_as_the_messages_say(depot: &Depot, dir: &Path, harm: &str) {
         published.result()["packs"].as_u64().expect("a number")
     };
 
-    write(&depot.site("large"), Noise::new(8).bytes(36_000_000));
+    write(&depot.site("large"), Noise::new(8).bytes(20_000_000));
     write(&depot.site("small"), "small");
     publish(&[]);
     write(&depot.site("small"), "other");
     publish(&[]);
-    // The first two of three packs: there are nothing but blocks in them.
+    // The first of two packs: there is nothing but blocks in it.
     let is_large = |pack: &PathBuf| read(pack).len() > 15_000_000;
     let large = packs(&dir.join("packs")).into_iter().find(is_large);
     let pack = large.expect("a pack of blocks");
@@ -556,14 +557,20 @@ fn a_repository_is_listed_checked_collected_and_copied() {
     bytes[0] ^= 1;
     write(&pack, bytes);
     let mut command = copy.makuo(&["repo", "check", "./usb", "--authorized-keys", "keys"]);
-    Running::start(&mut command)
-        .wait()
-        .exits(3)
-        .says(&["damaged", "--repair"]);
+    Running::start(&mut command).wait().exits(3).says(&[
+        "1 of 2 packs: packs/",
+        "has other bytes",
+        "--repair",
+    ]);
 }
 
 /// Runs a command of the lab that has nothing to do with its network.
 pub(crate) fn run(lab: &Lab, args: &[&str]) -> Ran {
+    begin(lab, args).wait()
+}
+
+/// Starts such a command.
+fn begin(lab: &Lab, args: &[&str]) -> Running {
     let mut command = Command::new(env!("CARGO_BIN_EXE_makuo"));
     command
         .args(args)
@@ -573,7 +580,7 @@ pub(crate) fn run(lab: &Lab, args: &[&str]) -> Ran {
     for name in ["MAKUO_CONFIG", "XDG_CACHE_HOME"] {
         command.env_remove(name);
     }
-    Running::start(&mut command).wait()
+    Running::start(&mut command)
 }
 
 #[test]

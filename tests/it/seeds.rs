@@ -372,6 +372,7 @@ fn header() -> Header {
         checksum: None,
         quick: None,
         message: None,
+        paused: None,
     }
 }
 
@@ -389,6 +390,7 @@ fn repository() -> [Vec<u8>; 3] {
         level: None,
         valid_for: HeadValidity::For(3600),
         repair: false,
+        pin: None,
         seed: 1,
     });
 

@@ -172,6 +172,9 @@ fn hosts_send_no_data_to_a_victim_and_few_pings() {
             .map(|address| socket(&victim, address))
             .collect();
         let Some(sockets) = sockets else { return };
+        for socket in &sockets {
+            socket.set_nonblocking(true).expect("a socket");
+        }
         let Ok(capture) = Capture::whole(&lab.hosts[0].place).map_err(|why| skipped(&why)) else {
             return;
         };

@@ -46,6 +46,24 @@ fn comments_name_things() {
     );
 }
 
+/// Examples in comments would run in no test.
+#[test]
+fn comments_have_no_examples() {
+    let mut found = Vec::new();
+    for (path, text) in sources() {
+        let comments = text.lines().filter_map(comment_of);
+        let fences = comments.filter_map(|comment| comment.strip_prefix("```"));
+        // Each second one ends a block.
+        let examples = fences.step_by(2).filter(|kind| *kind != "text");
+        found.extend(examples.map(|kind| format!("{path}: {kind:?}")));
+    }
+    assert!(
+        found.is_empty(),
+        "write a test instead:\n{}",
+        found.join("\n")
+    );
+}
+
 #[test]
 fn lines_fit_the_page() {
     let long = |(path, text): (String, String)| {

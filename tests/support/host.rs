@@ -30,6 +30,8 @@ pub struct Host {
     pub gives_anyone: bool,
     /// Environment variables of the daemon.
     pub env: Vec<(String, String)>,
+    /// The makuo of this host.
+    pub program: String,
     /// Wrapper of the daemon, as in `unshare -m sh -c`.
     wrapper: Option<String>,
     child: Option<Child>,
@@ -60,6 +62,7 @@ impl Host {
             catch_up,
             gives_anyone,
             env,
+            program: env!("CARGO_BIN_EXE_makuo").to_string(),
             wrapper,
             child,
         }
@@ -160,7 +163,7 @@ impl Host {
         );
 
         std::fs::write(&config, text).expect("writable");
-        let makuo = env!("CARGO_BIN_EXE_makuo");
+        let makuo = self.program.as_str();
         let mut command = match &self.wrapper {
             None => self.place.command(makuo),
             Some(script) => {

@@ -30,6 +30,8 @@ pub fn serve_by(answer: impl Fn(&Question) -> Answer + Send + Sync + 'static) ->
         for client in listener.incoming().flatten() {
             let answer = std::sync::Arc::clone(&answer);
             std::thread::spawn(move || {
+                // Head and body are written apart: the body would wait for the client's late ACK.
+                let _ = client.set_nodelay(true);
                 let mut reader = BufReader::new(client.try_clone().expect("a handle"));
                 let mut client = client;
                 while let Some(question) = Question::read(&mut reader) {
@@ -91,6 +93,7 @@ impl Question {
     /// Asks the server, on a connection of its own.
     pub fn ask(&self, upstream: SocketAddr) -> Option<Answer> {
         let mut server = TcpStream::connect(upstream).ok()?;
+        server.set_nodelay(true).ok()?;
         let mut line = self.line.clone();
         // A client that takes this for a forward proxy sends a whole URL.
         if let Some((method, rest)) = line.clone().split_once(" http://") {

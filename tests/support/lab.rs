@@ -61,6 +61,8 @@ pub struct Lab {
     pub flags: Option<Vec<String>>,
     /// Runs commands without the group key.
     pub plain: bool,
+    /// The makuo of commands.
+    pub program: String,
     switch: Option<Switch>,
     dir: tempfile::TempDir,
 }
@@ -126,6 +128,7 @@ impl Lab {
             admin,
             flags: None,
             plain: false,
+            program: env!("CARGO_BIN_EXE_makuo").to_string(),
             switch,
             dir,
         };
@@ -206,7 +209,7 @@ impl Lab {
 
     /// Prepares a makuo command in the lab's directory, with the lab's key.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = self.admin.command(env!("CARGO_BIN_EXE_makuo"));
+        let mut command = self.admin.command(&self.program);
         command
             .args(args)
             .args(self.flags.clone().unwrap_or_else(|| self.admin.flags()))

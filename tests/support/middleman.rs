@@ -201,6 +201,7 @@ impl Shared {
         };
         let (mut reader, mut client) = (BufReader::new(reading), client);
         let _ = client.set_read_timeout(Some(STALL));
+        let _ = client.set_nodelay(true);
         while let Some(question) = Question::read(&mut reader) {
             if !self.answer(&question, &mut client) {
                 break;

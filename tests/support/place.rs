@@ -153,6 +153,14 @@ impl Place {
         std::fs::read_to_string(format!("/proc/{process}/net/dev")).expect("held")
     }
 
+    /// Returns the process that holds the network namespace; `None` on the loopback interface.
+    pub fn holder(&self) -> Option<u32> {
+        match self {
+            Place::Namespace(inside) => Some(inside.holder),
+            Place::Loopback(_) => None,
+        }
+    }
+
     /// Opens the file of the network namespace, as a process needs for entering. `None` on the
     /// loopback interface, and where another user namespace would have to be entered first.
     pub fn file(&self) -> Option<std::fs::File> {

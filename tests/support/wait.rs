@@ -6,14 +6,17 @@ use std::time::{Duration, Instant};
 
 /// Longer than any successful operation takes, even on a busy machine.
 pub const LONG: Duration = Duration::from_secs(120);
-const STEP: Duration = Duration::from_millis(5);
+/// Shortest and longest time between two looks at what is waited for.
+const STEPS: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(50)];
 
-/// Waits until `is` returns true.
+/// Waits until `is` returns true. Looks get rarer with time: each may cost a process, and others
+/// wait for the processor.
 pub fn until(what: &str, mut is: impl FnMut() -> bool) {
     let began = Instant::now();
     while !is() {
         assert!(began.elapsed() < LONG, "waited in vain for {what}");
-        std::thread::sleep(STEP);
+        let [shortest, longest] = STEPS;
+        std::thread::sleep((began.elapsed() / 25).clamp(shortest, longest));
     }
 }
 

@@ -37,14 +37,32 @@ pub struct ShowArgs {
 #[command(after_help = "\
 A pin holds on this host alone: run it on each host that is to keep the release, by root or the \
 daemon's user. The host then keeps all content that later releases replace, beyond `keep`, until \
-the pin ends. `makuo log` shows pins.
+the pin ends. `makuo log` shows pins. In a repository a pin is part of the tree's head, which is \
+signed again: publications and `makuo repo gc --keep` leave the release alone, and `makuo repo \
+list` shows the pin.
 Examples:
   makuo pin www@17
-  makuo unpin www@17")]
+  makuo unpin www@17
+  makuo pin www@17 --repository s3://releases/fleet")]
 pub struct PinArgs {
-    /// A release that this host keeps, such as www@17
+    /// A release that this host, or the repository, keeps, such as www@17
     #[arg(value_name = "TREE@N", value_hint = ValueHint::Other)]
     pub release: OsString,
+    /// Repository in which the release stays, instead of this host
+    #[arg(long, value_name = "URL", value_hint = ValueHint::Url)]
+    pub repository: Option<String>,
+    /// Key to sign with: an OpenSSH file, or a .pub with its private half in the agent [default:
+    /// $MAKUO_KEY, ~/.config/makuo/deploy.key]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath,
+          requires = "repository")]
+    pub key: Option<PathBuf>,
+    /// Keys whose heads may be signed again, beside the signing key's own [default: the
+    /// configuration's]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "repository")]
+    pub authorized_keys: Option<PathBuf>,
+    /// Certificates in PEM form to trust for --repository besides the system's
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "repository")]
+    pub ca_file: Option<PathBuf>,
 }
 
 /// Place of kept releases.

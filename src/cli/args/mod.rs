@@ -25,7 +25,8 @@ pub use doctor::DoctorArgs;
 pub use hold::{HoldArgs, HoldPlaceArgs, ReleaseArgs};
 pub use kept::{KeptArgs, PinArgs, ShowArgs};
 pub use release::{
-    AbortArgs, CommitArgs, DeployArgs, DiffArgs, OrderArgs, ReleaseName, RollbackArgs, WatchArgs,
+    AbortArgs, CommitArgs, DeployArgs, DiffArgs, OrderArgs, PromoteArgs, ReleaseName, RollbackArgs,
+    WatchArgs,
 };
 pub use repo::{
     HeadSignArgs, RepoAction, RepoArgs, RepoCheckArgs, RepoCopyArgs, RepoGcArgs, RepoListArgs,
@@ -126,6 +127,8 @@ pub enum CliCommand {
     Diff(DiffArgs),
     /// Commit a release that hosts keep staged
     Commit(CommitArgs),
+    /// Commit a staged release on the next batch of hosts
+    Promote(PromoteArgs),
     /// Abort a release that hosts keep staged
     Abort(AbortArgs),
     /// Keep hosts from committing releases for a time: they stage them, and catch up afterwards

@@ -1,4 +1,4 @@
-//! Arguments of deploy, watch, diff, rollback, commit and abort.
+//! Arguments of deploy, watch, diff, rollback, commit, promote and abort.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -91,6 +91,9 @@ pub struct WatchArgs {
     /// later one
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
     pub max_delay: Duration,
+    /// Message.
+    #[command(flatten)]
+    pub about: MessageArgs,
     /// Shared options; --checksum applies to the first deploy.
     #[command(flatten)]
     pub session: SessionArgs,
@@ -192,6 +195,49 @@ pub struct CommitArgs {
     /// Options of an order.
     #[command(flatten)]
     pub order: OrderArgs,
+}
+
+/// `makuo promote`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+For a release whose spec has batches and pause = true: its deploy stages it on all hosts and \
+commits it on the first batch. The batches are part of the signed release, so any machine with its \
+key can go on. Hosts that do not keep it staged wait, and take it from the others once the last \
+batch has it. While a host that has it fails its checks, no further batch is due. `makuo commit` \
+goes on without pauses, `makuo abort` drops it where it is staged, and `makuo rollback --to` takes \
+every host back.
+It refuses another batch than that of --batch, as when somebody else was faster; fewer hosts than \
+--expect says; and without --expect a batch that may come too early because fewer hosts answer \
+than the release was made for.
+Examples:
+  makuo promote www                             the next batch
+  makuo promote www@17 --batch 2                the second batch, or none
+  makuo promote www --require 90%               though some hosts of the batch are not ready")]
+pub struct PromoteArgs {
+    /// Staged release [default: the only one of the tree]
+    #[arg(value_name = "TREE[@SERIAL]", value_parser = release_or_tree)]
+    pub release: (TreeName, Option<Serial>),
+    /// Number of the batch to commit; refused if another one is next
+    #[arg(long, value_name = "N")]
+    pub batch: Option<usize>,
+    /// Hosts of a batch that have to be ready, and well before the next batch: all, a number or a
+    /// share [default: the spec's]
+    #[arg(long, value_name = "all|N|N%")]
+    pub require: Option<Quorum>,
+    /// What follows the failure of a hook or health check after the commit: stop leaves the hosts
+    /// as they are, revert takes every host back [default: the spec's]
+    #[arg(long, value_name = "stop|revert", value_parser = on_failure)]
+    pub on_failure: Option<OnFailure>,
+    /// Run health checks even on hosts without changes
+    #[arg(long)]
+    pub recheck: bool,
+    /// Key that signed the release: an OpenSSH file, or a .pub with its private half in the agent
+    /// [default: $MAKUO_KEY, ~/.config/makuo/deploy.key]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub key: Option<PathBuf>,
+    /// Options for the hosts.
+    #[command(flatten)]
+    pub hosts: HostArgs,
 }
 
 /// `makuo abort`

@@ -2,21 +2,16 @@
 
 use std::path::Path;
 
-use super::of_error;
-use crate::Result;
-use crate::cli::{check, store};
-use crate::config::{HostConfig, TreeConfig, TreeRepository};
+use super::{of_error, stores};
+use crate::cli::check;
+use crate::config::HostConfig;
 use crate::daemon::is_reachable;
 use crate::doctor::place::judge_place;
 use crate::drive::checkup;
-use crate::drive::repository::{ListedTree, inventory};
-use crate::keys::AuthorizedKeys;
 use crate::net;
 use crate::outcome::{Check, Finding, Severity};
-use crate::store::{Store, StoreUrl};
 use crate::units::printable_path;
 use crate::watch::limits;
-use crate::{Error, Kind};
 
 /// Watches of the kernel that `makuo watch` needs for a source of usual size.
 const FEW_WATCHES: u64 = 65_536;
@@ -35,9 +30,9 @@ pub(super) fn findings(path: &Path, config: &HostConfig) -> Vec<Finding> {
     let places = checkup::places(config);
     findings.extend(places.iter().flat_map(judge_place));
     findings.extend(port(config));
-    findings.extend(config.trees.iter().filter_map(|tree| {
-        let repository = tree.repository.as_ref()?;
-        Some(judge_repository(tree, look_at(tree, repository, config)))
+    findings.extend(config.trees.iter().flat_map(|tree| {
+        let repository = tree.repository.iter();
+        repository.flat_map(|repository| stores::findings(tree, repository, config))
     }));
     findings.push(inotify());
     findings
@@ -89,57 +84,6 @@ fn port(config: &HostConfig) -> Option<Finding> {
     Some(Finding::new(Check::Port, Severity::Warn, what).todo(todo))
 }
 
-/// Looks at the head and the releases of a tree in its repository.
-fn look_at(
-    tree: &TreeConfig,
-    repository: &TreeRepository,
-    config: &HostConfig,
-) -> Result<ListedTree> {
-    let options = store::options(repository.ca_file.as_deref());
-    let url = StoreUrl::parse(&repository.url, Path::new("/"))?;
-    let store = Store::open(&url, &options)?;
-    // Unreadable keys are a finding of another check.
-    let keys = AuthorizedKeys::load(&config.authorized_keys)
-        .unwrap_or_else(|_| AuthorizedKeys::none(&config.authorized_keys));
-
-    let listed = inventory(&store, Some(&tree.name), &keys)?;
-    let found = listed.into_iter().next().map(|(_, found)| found);
-    found.unwrap_or_else(|| Err(Error::new(Kind::Io, "the repository is empty")))
-}
-
-fn judge_repository(tree: &TreeConfig, found: Result<ListedTree>) -> Finding {
-    let name = &tree.name;
-    let listed = match found {
-        Ok(listed) => listed,
-        Err(e) => {
-            let finding = of_error(Check::Repository, &e);
-            let what = format!("tree {name}: {}", finding.what);
-            return Finding { what, ..finding };
-        }
-    };
-
-    let finding =
-        |level, what: &str| Finding::new(Check::Repository, level, format!("tree {name}: {what}"));
-    if !listed.is_authorized {
-        return finding(
-            Severity::Fail,
-            "no authorized key signed the head of its repository",
-        )
-        .todo("add the key of the publisher to authorized_keys here");
-    }
-    if listed.is_stale {
-        return finding(
-            Severity::Fail,
-            "its repository is stale: nobody signs its head any more",
-        )
-        .todo("publish again, or: makuo repo renew URL; is the clock here right?");
-    }
-    finding(
-        Severity::Ok,
-        "its repository answers, and its head is signed by an authorized key",
-    )
-}
-
 fn inotify() -> Finding {
     let (name, limit) = limits::watches();
     match limit {
@@ -154,43 +98,5 @@ fn inotify() -> Finding {
             Severity::Ok,
             format!("{name} is not readable"),
         ),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::id::TreeName;
-    use crate::keys::PublicKey;
-    use crate::units::WallTime;
-
-    fn tree() -> TreeConfig {
-        let text = "[[tree]]\nname = \"www\"\npath = \"/var/www\"\n";
-        let config = HostConfig::parse(text, Path::new("makuo.toml")).expect("legal");
-        config.trees.into_iter().next().expect("one")
-    }
-
-    #[test]
-    fn a_repository_is_judged_by_its_head() {
-        let line =
-            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINdamAGCsQq31Uv+08lkBzoO4XLz2qYjJa8CGmj3B1Ea ci";
-        let (key, _) = PublicKey::from_openssh(line).expect("legal");
-        let listed = |is_authorized, is_stale| ListedTree {
-            tree: TreeName::new("www").expect("legal"),
-            key: key.fingerprint(),
-            is_authorized,
-            valid_until: Some(WallTime(1)),
-            is_stale,
-            releases: Vec::new(),
-        };
-        let level = |found| judge_repository(&tree(), found).level;
-        assert_eq!(level(Ok(listed(true, false))), Severity::Ok);
-        assert_eq!(level(Ok(listed(true, true))), Severity::Fail);
-        assert_eq!(level(Ok(listed(false, false))), Severity::Fail);
-
-        let error = Error::new(Kind::Io, "no route").hint("see: ip route");
-        let found = judge_repository(&tree(), Err(error));
-        assert_eq!(found.todo.as_deref(), Some("see: ip route"));
-        assert!(found.what.starts_with("tree www: no route"), "{found:?}");
     }
 }

@@ -1,8 +1,11 @@
 //! `makuo doctor`: why makuo does not work here, or not with each host.
 //!
-//! `local` looks at this machine by its configuration; here are the network and its hosts.
+//! `local` looks at this machine by its configuration, and `stores` at the repositories of its
+//! trees, `firewall` reads rules; here are the network and its hosts.
 
+mod firewall;
 mod local;
+mod stores;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -10,7 +13,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::args::DoctorArgs;
-use super::deploy::{cache_dir, handle_ctrl_c};
+use super::deploy::cache_dir;
+use super::interrupt::handle_ctrl_c;
 use super::network;
 use crate::config::NetworkConfig;
 use crate::doctor::interface::InterfaceChoice;
@@ -129,6 +133,9 @@ fn judged(
     };
     findings.extend(doctor::interface::judge(facts, &choice));
     findings.extend(hosts(args.host.as_deref(), result, answers));
+    let ports = [network.port, network.unicast_port];
+    let suspects = doctor::firewall::judge(&findings, firewall::rules, network.group, &ports);
+    findings.extend(suspects);
 
     let kind = checkup::machine_kind(&facts.links, network.multicast, answers > 0);
     findings.extend(doctor::environment::judge(&kind));
@@ -166,8 +173,9 @@ fn hosts(only: Option<&str>, result: &CheckupResult, answers: usize) -> Option<F
             Some(finding.todo(silence.hint.clone()))
         }
         _ if answers > 0 => {
-            let measured = match result.hosts.len() < result.heard.len() && only.is_none() {
-                true => format!(", of which {} are measured", result.hosts.len()),
+            let measured = result.hosts.iter().filter(|host| host.measured).count();
+            let measured = match measured < result.hosts.len() {
+                true => format!("; the paths to {measured} of them are measured"),
                 false => String::new(),
             };
             let answers = words::plural_count(answers as u64, "host answers", "hosts answer");

@@ -8,7 +8,7 @@ use super::*;
 #[test]
 fn a_confined_thread_reaches_its_own_and_nothing_else() {
     if !is_possible() {
-        println!("skipped: this kernel has no Landlock");
+        crate::skip::skipped("this kernel has no Landlock");
         return;
     }
 

@@ -27,6 +27,8 @@ pub(super) struct FoundHost {
 #[derive(Debug, Default)]
 pub(super) struct FoundHosts {
     all: Vec<FoundHost>,
+    /// Hosts whose paths are not measured.
+    others: Vec<HostFacts>,
     /// Whether no host is added any more.
     is_closed: bool,
 }
@@ -124,7 +126,7 @@ impl FoundHosts {
         self.all.iter().any(|host| is_wanted(host, target))
     }
 
-    /// Keeps the wanted hosts, sorted by name: as many as are measured.
+    /// Keeps the wanted hosts, sorted by name. Beyond a number of hosts, paths are not measured.
     pub(super) fn keep_measured(&mut self, target: &CheckupTarget) {
         self.is_closed = true;
         self.all.retain(|host| is_wanted(host, target));
@@ -142,11 +144,20 @@ impl FoundHosts {
                     .for_each(|host| host.facts.host.address = Some(host.facts.address.ip()));
             }
         }
-        self.all.truncate(MAX_MEASURED_HOSTS);
+
+        let others = self.all.len().min(MAX_MEASURED_HOSTS);
+        let others = self.all.split_off(others).into_iter();
+        self.others = others
+            .map(|host| HostFacts {
+                measured: false,
+                ..host.facts
+            })
+            .collect();
     }
 
     pub(super) fn into_facts(self) -> Vec<HostFacts> {
-        self.all.into_iter().map(|host| host.facts).collect()
+        let measured = self.all.into_iter().map(|host| host.facts);
+        measured.chain(self.others).collect()
     }
 }
 
@@ -164,6 +175,7 @@ fn unmeasured(name: &HostName, address: SocketAddr) -> HostFacts {
         address,
         version: String::new(),
         answered: false,
+        measured: true,
         report: None,
         clock: None,
         counts: false,
@@ -184,5 +196,40 @@ impl FoundHost {
     /// Returns whether the group reaches the host.
     pub(super) fn hears_group(&self) -> bool {
         self.facts.to_group.is_some_and(|tally| !tally.is_cut())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drive::checkup::tests::old_hello;
+    use crate::id::Nonce;
+
+    #[test]
+    fn the_paths_to_64_of_200_hosts_are_measured_and_all_are_told() {
+        let mut found = FoundHosts::default();
+        // In no order of names.
+        for number in (1..=200_u64).map(|n| n * 77 % 211) {
+            let hello = Hello {
+                name: HostName::new(&format!("web{number}")).expect("legal"),
+                ..old_hello(Nonce(1))
+            };
+            let at = SocketAddr::from(([10, 0, 1, number as u8], 5001));
+            found.on_hello(InstanceId(number), at, &hello, true);
+        }
+        assert_eq!(found.names().len(), 200);
+
+        found.keep_measured(&CheckupTarget::default());
+        assert_eq!(found.answering().len(), MAX_MEASURED_HOSTS);
+        // A late answer of another one changes nothing.
+        let late = found.others[0].clone();
+        found.on_hello(InstanceId(999), late.address, &old_hello(Nonce(1)), true);
+
+        let facts = found.into_facts();
+        assert_eq!(facts.len(), 200);
+        assert!(facts.is_sorted_by_key(|host| host.host.clone()));
+        let measured = facts.iter().filter(|host| host.measured).count();
+        assert_eq!(measured, MAX_MEASURED_HOSTS);
+        assert!(facts.iter().all(|host| host.answered));
     }
 }

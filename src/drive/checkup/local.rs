@@ -40,6 +40,7 @@ pub(super) fn link_facts(links: &LinkSet, listeners: &[Option<Link>]) -> Vec<Lin
     let facts = |(link, listener): (&Link, &Option<Link>)| {
         let interface = link.interface().clone();
         let group = link.group().ip();
+
         LinkFacts {
             local: link.local(),
             multicast: link.is_multicast(),
@@ -47,6 +48,7 @@ pub(super) fn link_facts(links: &LinkSet, listeners: &[Option<Link>]) -> Vec<Lin
             own_copy: listener.as_ref().map(|listener| hears(listener, link)),
             recv_buffer: link.recv_buffer(),
             offload: link.offload(),
+            receives_trains: link.receives_trains(),
             interface,
         }
     };
@@ -102,8 +104,11 @@ pub fn places(config: &HostConfig) -> Vec<TreePlace> {
             size: volume.size,
             free_inodes: volume.free_inodes,
             read_only: volume.read_only,
+            exchange: None,
+            reflink: None,
         })
     };
+
     config.trees.iter().filter_map(place).collect()
 }
 

@@ -286,10 +286,11 @@ impl Prober {
                 self.hosts.on_answer(source, from, answer, clock);
             }
             Message::Counts(counts) if counts.run == self.run && self.counts.len() < MAX_COUNTS => {
+                // Hosts that are not measured answer questions to the group as well.
                 if let Some(host) = self.hosts.get_mut(source) {
                     host.facts.counts = true;
+                    self.counts.insert((counts.number, source), counts);
                 }
-                self.counts.insert((counts.number, source), counts);
             }
             _ => {}
         }

@@ -9,9 +9,9 @@ use crate::outcome::{Silence, Stranger};
 /// Measurements of a group.
 #[derive(Debug)]
 pub struct CheckupResult {
-    /// The hosts, by name.
+    /// The wanted hosts, by name.
     pub hosts: Vec<HostFacts>,
-    /// Names of all hosts that were heard, of which `hosts` are measured.
+    /// Names of all hosts that were heard.
     pub heard: Vec<HostName>,
     /// Addresses of the only wanted host that were tried.
     pub tried: Vec<SocketAddr>,

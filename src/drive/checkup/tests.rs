@@ -38,7 +38,7 @@ fn be_old(mut endpoint: GroupEndpoint, is_over: &AtomicBool) {
     }
 }
 
-fn old_hello(nonce: Nonce) -> Hello {
+pub(super) fn old_hello(nonce: Nonce) -> Hello {
     Hello {
         name: HostName::new("old1").expect("legal"),
         version: "0.0.1".to_string(),

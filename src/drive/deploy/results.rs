@@ -192,6 +192,7 @@ impl EndedSession<'_> {
         outcome.rate = self.mean_rate();
 
         outcome.error = self.failure().map(str::to_string);
+        outcome.taken_back = matches!(self.decision, Some((OrderKind::Revert, _)));
         outcome.settle()
     }
 

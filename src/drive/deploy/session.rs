@@ -238,12 +238,18 @@ impl<'a> DeploySession<'a> {
 
         let machine = &self.driver.machine;
         let targets = self.options.targets(machine.hosts().map(|h| &h.name));
+        let found = machine.hosts().count();
         let header = self
             .release
             .header(&self.options, serial, targets, machine.session());
 
         match header {
-            Some(header) => self.driver.worker.send(WorkerTask::Sign(Box::new(header))),
+            Some(mut header) => {
+                if let Some(paused) = &mut header.paused {
+                    paused.hosts = u32::try_from(found).ok();
+                }
+                self.driver.worker.send(WorkerTask::Sign(Box::new(header)))
+            }
             None => Ok(()),
         }
     }

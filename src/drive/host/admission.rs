@@ -16,9 +16,10 @@ use super::authorize::{
 use super::gate::ClosedGate;
 use super::managed::ManagedTree;
 use super::offer::Opening;
+use super::priority::lower_priority;
 use super::shared::LocalHost;
 use super::tombstones;
-use super::tree_thread::{AdmittedSession, Replies, TreeJob, catch_panic, lower_priority};
+use super::tree_thread::{AdmittedSession, Replies, TreeJob, catch_panic};
 use crate::drive::clock;
 use crate::error::{Error, Kind, Result};
 use crate::id::{SessionId, TreeName};
@@ -198,7 +199,7 @@ fn admit(
         Err(TrySendError::Full(_)) => {
             let why =
                 format!("too many sessions wait for the tree {tree}; try again when they are over");
-            return Err(by(Busy)(OfferRefusal { why, proven: true }));
+            return Err(by(Busy)(OfferRefusal::proven(why)));
         }
         Err(TrySendError::Disconnected(_)) => {
             return Err(by(Busy)("this host is ending".to_string()));
@@ -235,15 +236,13 @@ fn check(host: &LocalHost, session: SessionId, opening: &Opening) -> Result<Publ
         .trees
         .get(&header.tree)
         .ok_or_else(|| match host.trees.broken(&header.tree) {
-            Some(why) => OfferRefusal { why, proven: true },
+            Some(why) => OfferRefusal::proven(why),
             None => format!("there is no tree {} here", header.tree).into(),
         })
         .map_err(by(Tree))?;
 
     if *staged {
-        check_staged(&managed.tree, release)
-            .map_err(|why| OfferRefusal { why, proven: true })
-            .map_err(by(Serial))?;
+        check_staged(&managed.tree, release).map_err(by(Serial))?;
     }
 
     match grant {
@@ -259,14 +258,11 @@ fn check(host: &LocalHost, session: SessionId, opening: &Opening) -> Result<Publ
     if grant.is_some()
         && let Some(gate) = ClosedGate::of(managed, clock::wall_seconds())
     {
-        return Err(by(Held)(OfferRefusal {
-            why: gate.why,
-            proven: true,
-        }));
+        return Err(by(Held)(OfferRefusal::proven(gate.why)));
     }
 
     can_take(managed, header)
-        .map_err(|why| OfferRefusal { why, proven: true })
+        .map_err(OfferRefusal::proven)
         .map_err(by(Tree))?;
     Ok(key)
 }

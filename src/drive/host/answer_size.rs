@@ -17,6 +17,9 @@ pub(super) fn fitted(mut answer: QueryAnswer) -> QueryAnswer {
 
     tracing::debug!("an answer to a query is too large: it is shortened");
     without_messages(&mut answer);
+    if !fits(&answer) {
+        without_pauses(&mut answer);
+    }
     if !fits(&answer)
         && let Some(machine) = &mut answer.machine
     {
@@ -46,6 +49,15 @@ fn without_messages(answer: &mut QueryAnswer) {
             .iter_mut()
             .for_each(|release| release.message = None);
     }
+}
+
+/// Removes the batches of staged releases.
+fn without_pauses(answer: &mut QueryAnswer) {
+    let staged = answer
+        .trees
+        .iter_mut()
+        .filter_map(|tree| tree.staged.as_mut());
+    staged.for_each(|staged| staged.paused = None);
 }
 
 /// Removes the older half of the releases; returns whether there was one.

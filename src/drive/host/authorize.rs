@@ -5,10 +5,11 @@
 //! commit, since keys and time may have changed meanwhile.
 
 use super::shared::LocalHost;
+use crate::Error;
 use crate::id::{Serial, SessionId};
 use crate::keys::{Namespace, PublicKey, Role, verify, verify_all};
 use crate::manifest::{Header, Intent, Release};
-use crate::proto::receiver::ReasonText;
+use crate::proto::receiver::{OfferRefusal, ReasonText};
 use crate::tree::{Following, Mark, Tree};
 use crate::units::{WallTime, shown_age};
 use crate::wire::message::{Order, OrderKind, SignedOrder};
@@ -181,19 +182,23 @@ pub(super) fn check_grant(
     key: &PublicKey,
     release: &Release,
     grant: &SignedOrder,
-) -> Result<(), ReasonText> {
+) -> Result<(), OfferRefusal> {
     let by = verify(Namespace::ORDER, &grant.order, &grant.signature)
         .map_err(|e| format!("the order that came with the release is not signed: {e}"))?;
-    let order = Order::decode(&grant.order).ok_or("what came with the release is no order")?;
+    let order = Order::decode(&grant.order)
+        .ok_or_else(|| "what came with the release is no order".to_string())?;
     let is_for_us = order.permits(&host.name, grant.hosts.as_ref());
     let commits = order.kind == OrderKind::Commit && order.release == release.id();
 
     match (commits && by.orders_for(key), is_for_us) {
         (true, true) => Ok(()),
-        (true, false) => {
-            Err("its sender ordered other hosts to commit it, and not this one".into())
+        (true, false) => Err(OfferRefusal::for_others(
+            "its sender ordered other hosts to commit it, and not this one".to_string(),
+        )),
+        (false, _) => {
+            let why = "what came with the release is no order of its key to commit it";
+            Err(why.to_string().into())
         }
-        (false, _) => Err("what came with the release is no order of its key to commit it".into()),
     }
 }
 
@@ -209,18 +214,26 @@ pub(super) fn check_catch_up(tree: &Tree, release: &Release) -> Result<(), Reaso
 }
 
 /// Checks that `release` is staged here.
-pub(super) fn check_staged(tree: &Tree, release: &Release) -> Result<(), ReasonText> {
-    let awaiting = tree.awaiting().map_err(|e| e.with_hint())?;
-    let running = tree.state().current().map_err(|e| e.with_hint())?;
-    match awaiting {
-        Some(found) if found.stored.release.id() == release.id() => Ok(()),
-        _ if running == Some(Mark::of(release)) => Err(format!("it runs {release} already")),
-        Some(found) => Err(format!(
+pub(super) fn check_staged(tree: &Tree, release: &Release) -> Result<(), OfferRefusal> {
+    let unreadable = |e: Error| OfferRefusal::proven(e.with_hint());
+    let awaiting = tree.awaiting().map_err(unreadable)?;
+    let running = tree.state().current().map_err(unreadable)?;
+    let why = match awaiting {
+        Some(found) if found.stored.release.id() == release.id() => return Ok(()),
+        _ if running == Some(Mark::of(release)) => {
+            return Err(OfferRefusal {
+                for_others: true,
+                ..OfferRefusal::proven(format!("it runs {release} already"))
+            });
+        }
+        Some(found) => format!(
             "{release} is not staged here, but {} is",
             found.stored.release
-        )),
-        None => Err(format!("{release} is not staged here")),
-    }
+        ),
+        None => format!("{release} is not staged here"),
+    };
+
+    Err(OfferRefusal::proven(why))
 }
 
 fn follows(header: &Header, highest: Serial) -> Result<(), ReasonText> {

@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 
 use super::admission::{Admission, PendingOffer};
 use super::drift_check::check_drift;
+use super::granted;
 use super::offer::Opening;
 use super::shared::LocalHost;
 use super::tombstones::{self, TombstoneKeeper};
@@ -21,7 +22,7 @@ use crate::id::{SessionId, TreeName};
 use crate::manifest::Release;
 use crate::net::Waker;
 use crate::proto::receiver::{Answer, Ask, DiskReply, DiskRequest, OfferedRelease};
-use crate::wire::message::TreeState;
+use crate::wire::message::{Order, SignedOrder, TreeState};
 
 /// Dispatches requests to the threads of their trees.
 #[derive(Debug)]
@@ -110,6 +111,7 @@ impl Disk {
             DiskRequest::Session(session, ask) => self.forward(session, ask),
             DiskRequest::Close(session) => drop(self.sessions.remove(&session)),
             DiskRequest::Bury(order) => self.tombstones.take(order),
+            DiskRequest::KeepOrder(order) => self.keep_order(order),
             DiskRequest::Verify(release, signature) => {
                 let id = release.id();
                 let admission = self.admission.as_ref();
@@ -118,6 +120,23 @@ impl Disk {
                 }
             }
             DiskRequest::GoBack(tree) => self.go_back(&tree),
+        }
+    }
+
+    /// Keeps an order of another host's session, behind the other work of its tree.
+    fn keep_order(&self, order: SignedOrder) {
+        let tree = Order::decode(&order.order).and_then(|decoded| decoded.tree);
+        let kept = order.clone();
+        let keep: TreeWork = Box::new(move |host, managed, replies| {
+            let holds = granted::keep_order(host, managed, &kept);
+            if let Err(e) = &holds {
+                tracing::debug!("ignoring an order for all hosts: {e}");
+            }
+            replies.send(DiskReply::OrderKept(kept, holds.is_ok()));
+        });
+
+        if !tree.is_some_and(|tree| self.after_others(&tree, keep)) {
+            self.replies().send(DiskReply::OrderKept(order, false));
         }
     }
 

@@ -30,6 +30,13 @@ pub(super) struct ClosedGate {
     opens: WallTime,
 }
 
+impl ManagedTree {
+    /// Returns whether the gate keeps releases with their order out at `now`.
+    pub fn is_gated(&self, now: WallTime) -> bool {
+        ClosedGate::of(self, now).is_some()
+    }
+}
+
 impl ClosedGate {
     /// The gate of a tree at `now`, if closed.
     pub(super) fn of(managed: &ManagedTree, now: WallTime) -> Option<Self> {

@@ -86,6 +86,8 @@ fn place(name: &TreeName, managed: &ManagedTree) -> TreePlace {
                 size,
                 free_inodes,
                 read_only,
+                exchange: managed.abilities.exchange,
+                reflink: managed.abilities.reflink,
                 ..unknown
             }
         }
@@ -106,6 +108,8 @@ fn unknown_place(name: &TreeName) -> TreePlace {
         size: 0,
         free_inodes: None,
         read_only: false,
+        exchange: None,
+        reflink: None,
     }
 }
 

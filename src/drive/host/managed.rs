@@ -9,6 +9,7 @@ use super::failures::ReleaseFailures;
 use super::repository_notice::RepositoryNotice;
 use super::rules::TreeRules;
 use super::spared::spared;
+use super::state_size::StateSize;
 use crate::config::{CatchUp, TreeConfig};
 use crate::diff::{HostRules, Memory, Plan, ProtectedPaths, protected};
 use crate::drive::clock;
@@ -18,7 +19,7 @@ use crate::metrics::TreeFigures;
 use crate::sync::locked;
 use crate::tree::HostNames;
 use crate::tree::scan::Scanned;
-use crate::tree::{CommitReport, HoldRecord, Tree};
+use crate::tree::{CommitReport, FsAbilities, HoldRecord, Tree};
 use crate::wire::query::Drifted;
 
 /// A tree with the host's own rules.
@@ -42,6 +43,10 @@ pub struct ManagedTree {
     pub failures: ReleaseFailures,
     /// Counters of the tree.
     pub figures: TreeFigures,
+    /// Size of its state.
+    pub state_size: StateSize,
+    /// What the filesystem of the tree can do.
+    pub(super) abilities: FsAbilities,
     /// Holds of the tree, as recorded in its state.
     pub(super) holding: Mutex<HoldRecord>,
 }
@@ -122,6 +127,7 @@ pub fn open_tree(config: &TreeConfig, state_dir: Option<&Path>) -> crate::Result
     let holding = tree.state().hold_record()?;
     let failures = ReleaseFailures::load(tree.state(), clock::wall_seconds());
     Ok(ManagedTree {
+        abilities: tree.state().try_abilities(),
         tree,
         rules: Mutex::new(Arc::new(config.into())),
         memory: Mutex::default(),
@@ -131,6 +137,7 @@ pub fn open_tree(config: &TreeConfig, state_dir: Option<&Path>) -> crate::Result
         repository: RepositoryNotice::default(),
         failures,
         figures: TreeFigures::default(),
+        state_size: StateSize::unknown(),
         holding: Mutex::new(holding),
     })
 }

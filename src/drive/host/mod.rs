@@ -2,13 +2,15 @@
 //!
 //! `run` is the loop of a host. `disk` hands the machine's requests to one thread for each tree;
 //! `admission` checks offers first, by the rules of `authorize`, and the `gate` holds back commits.
-//! `session` works until a release is staged, `switch` from there on; `staging` is the content
-//! between them, with `readback` for present blocks. `managed` is a tree with the host's own rules,
+//! `session` works until a release is staged, `switch` from there on, with the `aftermath` of a
+//! commit; `staging` is the content between them, with `readback` for present blocks, and `staged`
+//! keeps it after the session. `managed` is a tree with the host's own rules,
 //! and a `repository_notice` its trouble with a repository, an `observation` its state for metrics.
 //! `own_scan` and `drift_check` compare a tree with its release. `machine_report` describes the
 //! machine to a query.
 
 mod admission;
+mod aftermath;
 mod answer_size;
 mod authorize;
 mod checks;
@@ -27,6 +29,7 @@ mod offer;
 mod own_key;
 mod own_scan;
 mod peer_log;
+mod priority;
 mod queries;
 mod query_reader;
 mod readback;
@@ -37,8 +40,10 @@ mod rx_drops;
 mod session;
 mod shared;
 mod spared;
+mod staged;
 mod staging;
 mod staleness;
+mod state_size;
 mod switch;
 mod tombstones;
 mod tree_report;

@@ -94,6 +94,7 @@ impl PeerLog {
                 stage,
                 text,
                 proven,
+                ..
             } => {
                 let why = text
                     .as_deref()

@@ -86,6 +86,7 @@ impl QueryAnswers {
             stage,
             text,
             proven,
+            for_others,
             ..
         } = notice
         else {
@@ -94,6 +95,11 @@ impl QueryAnswers {
 
         // A failure that anyone can cause must not hide the failure of a legitimate release.
         if !proven && self.troubles.get(tree).is_some_and(|past| past.proven) {
+            return;
+        }
+
+        // Of a session for other hosts this one has no failure.
+        if *for_others {
             return;
         }
 

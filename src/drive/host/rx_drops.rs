@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn losses_of_a_tiny_buffer_are_counted() {
         let Ok(lo) = choose(Some("lo"), Family::V4) else {
-            return eprintln!("skipped: no loopback interface");
+            return crate::skip::skipped("no loopback interface");
         };
 
         let port = crate::net::testing::free_port();
@@ -90,7 +90,7 @@ mod tests {
         };
 
         let (Ok(sender), Ok(host)) = (Link::open(&config), Link::open(&config)) else {
-            return eprintln!("skipped: no multicast on loopback here");
+            return crate::skip::skipped("no multicast on loopback here");
         };
 
         let links = LinkSet::from(host);

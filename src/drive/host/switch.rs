@@ -13,28 +13,22 @@
 //! `health` runs again, and so does `after` if it was the one that failed; a sender can request
 //! `health` everywhere. Replaced content is kept until the session ends.
 
-use std::sync::atomic::Ordering;
-
+use super::aftermath::{count_commit, drop_order, make_final, store_order};
 use super::authorize::{check_allowed, check_signatures};
 use super::checks::DueChecks;
-use super::drift_check;
 use super::gate::ClosedGate;
 use super::hooks::{self, current, occasion, run_after};
 use super::offer::AdmittedOffer;
+use super::staged::{forget_staged, keep_staged};
 use super::staging::Staging;
 use crate::drive::clock;
 use crate::hook::{Cause, HookContext, Phase};
 use crate::id::{Serial, SessionId};
 use crate::keys::{Namespace, verify};
 use crate::manifest::Intent;
-use crate::manifest::node::to_vec;
 use crate::proto::receiver::{Ordered, ReasonText};
 use crate::tree::Committed;
 use crate::wire::message::{Order, OrderKind, SignedOrder};
-
-/// Number of changes in a commit from which the tree is scanned at once, to spare the next release
-/// the work.
-const SCAN_FROM_CHANGES: usize = 1000;
 
 /// Progress of a switch.
 #[derive(Default)]
@@ -154,24 +148,7 @@ impl Switch {
         // The content stays in the stage, which is free for others.
         self.state = SwitchState::Over;
         staging.abort();
-        let now = clock::wall_seconds();
-        let (tree, release) = (&offer.managed.tree, &offer.release);
-        let kept = check_allowed(offer.host, &offer.key, release, now).and_then(|()| {
-            let kept = tree.keep_staged(release, &offer.signature, now);
-            kept.map_err(|e| e.with_hint())
-        });
-
-        Some(match kept {
-            Ok(replaced) => {
-                let replaced =
-                    replaced.map(|serial| format!("in place of {}@{serial}", tree.name()));
-                let text = replaced.as_deref().map(|text| format!(", {text}"));
-                let text = text.unwrap_or_default();
-                tracing::info!("{release}: stays staged until it is committed{text}");
-                Ordered::Staged(replaced)
-            }
-            Err(why) => Ordered::Failed(why),
-        })
+        Some(keep_staged(offer))
     }
 
     fn commit(&mut self, offer: &AdmittedOffer<'_>, staging: &mut Staging) -> Option<Ordered> {
@@ -256,17 +233,7 @@ impl Switch {
 
         let tree = &offer.managed.tree;
         self.checks.on_reverted(offer);
-        let serial = offer.release.header().serial;
-        // If the restored release has the same serial, that one's order was restored too.
-        if current(offer) != Some(serial)
-            && let Err(e) = tree.keep_grant(serial, None)
-        {
-            tracing::warn!(
-                "tree {}: cannot remove the order of a reverted release: {e}",
-                tree.name()
-            );
-        }
-
+        drop_order(offer);
         let mut text = match current(offer) {
             Some(serial) => format!("went back to {}@{serial}", tree.name()),
             None => "went back to what was there before".into(),
@@ -341,45 +308,6 @@ impl Switch {
             return;
         };
 
-        let tree = &offer.managed.tree;
-        if let Err(e) = tree.keep_grant(offer.release.header().serial, Some(&to_vec(&order))) {
-            tracing::warn!(
-                "tree {}: hosts that missed the release cannot get it here: {e}",
-                tree.name()
-            );
-        }
-    }
-}
-
-/// Forgets an aborted release that was kept staged.
-fn forget_staged(offer: &AdmittedOffer<'_>) -> Result<(), ReasonText> {
-    let forgotten = offer.managed.tree.forget_if_staged(&offer.release);
-    forgotten.map_err(|e| e.with_hint())
-}
-
-/// Counts a commit.
-fn count_commit(offer: &AdmittedOffer<'_>, committed: &Committed) {
-    let figures = &offer.managed.figures;
-    let report = committed.report();
-    figures.files_written.add(report.files_written);
-    figures.files_deleted.add(report.deleted);
-    figures
-        .reused_bytes
-        .add(committed.plan().summary.reuse_bytes);
-}
-
-/// Makes a commit final, and scans the tree after many changes.
-fn make_final(offer: &AdmittedOffer<'_>, committed: Committed) {
-    let many = committed.plan().changes.len() > SCAN_FROM_CHANGES;
-    if let Err(e) = committed.confirm() {
-        tracing::warn!(
-            "tree {}: cannot remove the replaced content: {e}",
-            offer.managed.tree.name()
-        );
-    }
-
-    if many && !offer.ending.load(Ordering::Acquire) {
-        // Scan now, while no release waits for it.
-        drift_check::remember(offer.managed);
+        store_order(offer, &order);
     }
 }

@@ -43,6 +43,9 @@ pub(super) fn tree_report(
         stored_trouble(tree, running.release.id())
     });
 
+    let unhealthy = running
+        .as_ref()
+        .map(|stored| tree.state().unhealthy(stored.release.id()).is_some());
     let runs_part = running
         .as_ref()
         .is_some_and(|stored| !stored.release.header().is_whole());
@@ -119,6 +122,7 @@ pub(super) fn tree_report(
         parts: Some(parts),
         repository: managed.repository.report(clock::wall_seconds()),
         message,
+        unhealthy,
         held: held_report(managed, clock::wall_seconds()),
         staged: tree
             .awaiting()
@@ -138,6 +142,7 @@ fn staged_report(found: &AwaitingRelease, now: WallTime) -> Option<StagedReport>
         id: release.id(),
         age: now.0.saturating_sub(found.since.0).max(0) as u64,
         left: expires.map(|at| at.0.abs_diff(now.0)),
+        paused: release.header().paused.clone(),
     })
 }
 

@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, Sender};
 
 use super::managed::ManagedTree;
 use super::offer::{AdmittedOffer, Opening};
+use super::priority::lower_priority;
 use super::session::TreeSession;
 use super::shared::LocalHost;
 use crate::drive::clock;
@@ -163,18 +164,6 @@ fn work(id: SessionId, replies: &Replies, session: &mut TreeSession<'_>, mut ask
 
     true
 }
-
-/// Lowers the priority of this thread: hashing and writing must not delay receiving, since late
-/// datagrams are lost and retransmitted.
-pub(super) fn lower_priority() {
-    // Applies to this thread and its children.
-    if let Err(e) = rustix::process::nice(NICENESS) {
-        tracing::debug!("cannot lower the priority of a thread: {e}");
-    }
-}
-
-/// Niceness added to threads for hashing and writing.
-const NICENESS: i32 = 3;
 
 /// Runs `work`; a panic ends the session and not the host.
 pub(super) fn catch_panic<T>(work: impl FnOnce() -> T) -> Result<T, ReasonText> {

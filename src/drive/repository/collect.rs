@@ -90,7 +90,12 @@ pub fn check(store: &Store, keys: &HeadKeys, observer: &mut dyn Observer) -> Res
                 unread => format!(", and {unread} cannot be read"),
             };
             let what = format!("the repository is damaged: {damaged} of {all} packs{unread}");
-            return Err(Error::refused(what).hint(REPAIR_HINT));
+            let error = Error::refused(what).hint(REPAIR_HINT);
+            let first = bad.damaged.iter().find(|pack| is_needed(pack));
+            return Err(match first {
+                Some(pack) => error.because(has_other_bytes(&pack.object())),
+                None => error,
+            });
         }
     }
 
@@ -136,8 +141,7 @@ async fn hash_all(store: &Store, observer: &mut dyn Observer) -> Result<(CheckRe
                 unanswered = 0;
                 if found.is_some_and(|hash| hash != pack.0) {
                     bad.damaged.push(pack);
-                    let note = format!("{} has other bytes than its name says", listed.object);
-                    observer.event(&Event::Note(note));
+                    observer.event(&Event::Note(has_other_bytes(&listed.object)));
                 }
             }
             Err(fault) => {
@@ -156,6 +160,10 @@ async fn hash_all(store: &Store, observer: &mut dyn Observer) -> Result<(CheckRe
     }
 
     Ok((report, bad))
+}
+
+fn has_other_bytes(object: &ObjectPath) -> String {
+    format!("{object} has other bytes than its name says")
 }
 
 /// Hashes an object as it comes; `None` if it is gone.

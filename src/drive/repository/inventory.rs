@@ -43,6 +43,8 @@ pub struct ListedRelease {
     pub bytes: ByteSize,
     /// What it changes, in its author's words.
     pub message: Option<ReleaseMessage>,
+    /// Whether it stays beyond the number of releases to keep.
+    pub is_pinned: bool,
 }
 
 /// Trees of a repository. One that cannot be read has the reason in its place.
@@ -82,7 +84,11 @@ async fn look_at(store: &Store, tree: &TreeName, keys: &AuthorizedKeys) -> Resul
     let now = clock::wall_seconds();
     let mut releases = Vec::new();
     for kept in &head.kept {
-        releases.push(record_of(store, tree, kept).await?);
+        let listed = record_of(store, tree, kept).await?;
+        releases.push(ListedRelease {
+            is_pinned: head.is_pinned(kept.serial),
+            ..listed
+        });
     }
     Ok(ListedTree {
         is_authorized: keys.allows(&key, tree, Role::Rollback, now).is_ok(),
@@ -102,6 +108,7 @@ async fn record_of(store: &Store, tree: &TreeName, kept: &HeadRelease) -> Result
         record.release.bytes(),
         &record.signature,
     );
+
     Ok(ListedRelease {
         serial: header.serial,
         created: header.created,
@@ -109,5 +116,6 @@ async fn record_of(store: &Store, tree: &TreeName, kept: &HeadRelease) -> Result
         entries: header.root.entries,
         bytes: ByteSize(header.root.bytes),
         message: header.message.clone(),
+        is_pinned: false,
     })
 }

@@ -47,6 +47,6 @@ pub use known_head::KnownHead;
 pub use loopback::LoopbackHost;
 pub use poll::{RepositoryPoll, follow};
 pub use publish::{PublishOptions, PublishedRelease, publish, publish_spec, try_repository};
-pub use renew::{HeadOptions, RenewedHead, RestoredRelease, renew, restore};
+pub use renew::{HeadOptions, RenewedHead, RestoredRelease, pin, renew, restore};
 pub use take::{TakeOptions, pull};
 pub use whole::trees_of;

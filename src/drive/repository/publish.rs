@@ -152,6 +152,7 @@ fn run<'a>(
         level: level(spec.transfer.compress),
         valid_for: options.valid_for,
         repair: options.repair,
+        pin: None,
         seed: seed(),
     };
     let keys = (&options.keys, &options.memory);

@@ -16,7 +16,9 @@ use crate::id::{HostName, Serial, SessionId, TreeName};
 use crate::keys::AuthorizedKeys;
 use crate::manifest::{Header, Intent, ReleaseMessage};
 use crate::outcome::Observer;
-use crate::repository::head::{HeadValidity, MAX_KEPT, VerifiedHead};
+use crate::repository::head::{
+    Head, HeadValidity, MAX_HEAD_PINS, MAX_KEPT, PinChange, VerifiedHead,
+};
 use crate::repository::publish::PublishSetup;
 use crate::repository::record::ReleaseRecord;
 use crate::store::Store;
@@ -97,6 +99,57 @@ pub fn renew(
     })
 }
 
+/// Signs the head of `tree` again, with or without a pin of the release `serial`.
+pub fn pin(
+    store: &Store,
+    tree: &TreeName,
+    change: PinChange,
+    options: &HeadOptions,
+    observer: &mut dyn Observer,
+) -> Result<()> {
+    let mut check = |head: &VerifiedHead| {
+        options.memory.check(tree, head.head().serial())?;
+        check_pin(head.head(), change)
+    };
+
+    let setup = PublishSetup {
+        pin: Some(change),
+        ..setup(tree, options, Some(MAX_KEPT))
+    };
+    let plan = PublishPlan::Renew(&mut check);
+    let keys = (&options.keys, &options.memory);
+    Publication::new(store.clone(), setup, keys, plan).run(observer)?;
+    Ok(())
+}
+
+/// Refuses a pin of a release that the head does not keep, and the end of a pin that is not there.
+fn check_pin(head: &Head, change: PinChange) -> Result<()> {
+    let tree = &head.tree;
+    let pins = head.pinned.as_deref().unwrap_or_default();
+    let shown = |serials: &mut dyn Iterator<Item = Serial>| {
+        let all: Vec<String> = serials.map(|serial| format!("{tree}@{serial}")).collect();
+        all.join(", ")
+    };
+
+    match change {
+        PinChange::Pin(serial) if head.kept(serial).is_none() => {
+            let kept = shown(&mut head.kept.iter().map(|kept| kept.serial));
+            let what = format!("the repository does not keep {tree}@{serial}");
+            Err(Error::refused(what).hint(format!("it keeps {kept}")))
+        }
+        PinChange::Pin(serial) if pins.len() >= MAX_HEAD_PINS && !head.is_pinned(serial) => {
+            let pins = shown(&mut pins.iter().copied());
+            let what = format!("{MAX_HEAD_PINS} releases of {tree} are pinned there already");
+            Err(Error::refused(what).hint(format!("`makuo unpin` ends the pin of one: {pins}")))
+        }
+        PinChange::Unpin(serial) if !head.is_pinned(serial) => {
+            let what = format!("{tree}@{serial} is not pinned in the repository");
+            Err(Error::refused(what).hint("`makuo repo list` shows pins"))
+        }
+        PinChange::Pin(_) | PinChange::Unpin(_) => Ok(()),
+    }
+}
+
 /// Publishes the release `to` of the repository again, under a new serial; without `to`, the newest
 /// one before the present content. The repository keeps `keep` releases.
 pub fn restore(
@@ -153,6 +206,7 @@ fn setup(tree: &TreeName, options: &HeadOptions, keep: Option<usize>) -> Publish
         level: None,
         valid_for: options.valid_for,
         repair: false,
+        pin: None,
         seed: seed(),
     }
 }

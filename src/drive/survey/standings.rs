@@ -156,6 +156,7 @@ fn is_behind<'a>(
 fn status_of(report: &TreeReport) -> TreeStatus {
     TreeStatus {
         running: report.running,
+        release: report.release,
         work: report.work.clone(),
         trouble: report.trouble.clone(),
         stale: report.stale,
@@ -163,9 +164,16 @@ fn status_of(report: &TreeReport) -> TreeStatus {
         repository: report.repository.clone(),
         sent: report.sent,
         message: report.message.clone(),
-        staged: report.staged,
+        staged: report.staged.clone(),
         held: report.held.clone(),
+        unhealthy: report.unhealthy.unwrap_or_else(|| has_failed(report)),
     }
+}
+
+/// Returns whether the last failure is of the current release: an older makuo says no more.
+fn has_failed(report: &TreeReport) -> bool {
+    let failed = report.trouble.as_ref().map(|trouble| trouble.serial);
+    failed.is_some() && failed == report.running
 }
 
 /// The whole release below the common part, if `own` has another one or none.

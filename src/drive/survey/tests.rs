@@ -10,7 +10,9 @@ use crate::id::{HostName, Labels, NamedHost, Serial, TreeName};
 use crate::manifest::ReleaseId;
 use crate::units::WallTime;
 use crate::wire::message::Tombstone;
-use crate::wire::query::{FullRelease, PartRelease, QueryAnswer, ReleaseReport, TreeReport};
+use crate::wire::query::{
+    FullRelease, PartRelease, QueryAnswer, ReleaseReport, TreeReport, Trouble,
+};
 
 fn tree() -> TreeName {
     TreeName::new("www").expect("legal")
@@ -307,4 +309,36 @@ fn what_a_host_lacks_under_a_part_is_told() {
     let all = standings(None, &fleet);
     assert!(all.iter().all(|s| s.lacks.is_none()));
     assert!(all[3].stranded);
+}
+
+#[test]
+fn a_host_is_well_only_with_this_release_and_without_its_failure() {
+    use crate::outcome::rollout_host;
+    use crate::proto::rollout::ReleasePlace::{self, Failing, Missing, Well};
+
+    let trouble = |serial| Trouble {
+        serial: Serial(serial),
+        age: 1,
+        text: "health check failed".into(),
+    };
+    let place = |change: &dyn Fn(&mut TreeReport)| -> ReleasePlace {
+        let mut host = host_answer("web1", 7, &[7], true);
+        change(report_mut(&mut host));
+        let standings = standings(Some(&tree()), &[host]);
+        rollout_host(&standings[0], Serial(7), id(7)).place
+    };
+
+    assert_eq!(place(&|_| {}), Well);
+    assert_eq!(place(&|report| report.unhealthy = Some(true)), Failing);
+    // A host of an earlier version tells its last failure alone.
+    assert_eq!(place(&|report| report.trouble = Some(trouble(7))), Failing);
+    assert_eq!(place(&|report| report.trouble = Some(trouble(8))), Well);
+    let mended = |report: &mut TreeReport| {
+        report.unhealthy = Some(false);
+        report.trouble = Some(trouble(7));
+    };
+    assert_eq!(place(&mended), Well);
+    // Another release of the same serial is not this one.
+    assert_eq!(place(&|report| report.release = Some(id(8))), Missing);
+    assert_eq!(place(&|report| report.release = None), Well);
 }

@@ -29,6 +29,7 @@ pub(crate) fn a_header() -> Header {
         checksum: None,
         quick: None,
         message: None,
+        paused: None,
     }
 }
 
@@ -151,4 +152,24 @@ fn absurd_totals_are_refused() {
         Header::decode(&header.encode()),
         Err(HeaderError::Illegal(_))
     ));
+}
+
+#[test]
+fn batches_with_pauses_are_signed_and_bounded() {
+    let paused = |batches: usize, len: usize| {
+        let header = Header {
+            paused: Some(PausedCommit {
+                batches: vec!["1".repeat(len); batches],
+                require: "all".into(),
+                revert: true,
+                hosts: Some(5),
+            }),
+            ..a_header()
+        };
+        Header::decode(&header.encode()).map(|read| read == header)
+    };
+
+    assert_eq!(paused(64, 255), Ok(true));
+    assert!(matches!(paused(65, 1), Err(HeaderError::Illegal(_))));
+    assert!(matches!(paused(1, 256), Err(HeaderError::Illegal(_))));
 }

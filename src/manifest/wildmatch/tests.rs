@@ -191,7 +191,7 @@ fn random_patterns_match_as_in_git() {
     };
 
     if git(&["init", "-q"]).is_err() {
-        return println!("skipped: no git");
+        return crate::skip::skipped("no git");
     }
 
     let checked = git(&[

@@ -64,7 +64,7 @@ fn a_train_is_read_in_one_call() {
     };
 
     if a.offload() != Offload::Full || b.own.state.gro_segments() == 1 {
-        return eprintln!("skipped: this kernel has no UDP GSO or GRO");
+        return crate::skip::skipped("this kernel has no UDP GSO or GRO");
     }
 
     assert_eq!(
@@ -112,7 +112,7 @@ fn a_refused_train_goes_out_as_datagrams_and_the_link_remembers() {
     };
 
     if a.offload() != Offload::Full {
-        return eprintln!("skipped: this kernel has no UDP GSO");
+        return crate::skip::skipped("this kernel has no UDP GSO");
     }
 
     // The kernel refuses trains of a socket without checksums, as it does for drivers that
@@ -197,7 +197,7 @@ fn a_datagram_over_the_mtu_is_told_apart() {
     };
 
     if link.max_segment() >= MAX_DATAGRAM {
-        return eprintln!("skipped: loopback's MTU is larger than any datagram");
+        return crate::skip::skipped("loopback's MTU is larger than any datagram");
     }
 
     let bytes = vec![0; link.max_segment() + 1];

@@ -96,7 +96,7 @@ fn another_group_on_the_same_port_is_not_heard() {
 #[test]
 fn a_link_that_wants_to_hears_itself() {
     let Ok(lo) = choose(Some("lo"), Family::V4) else {
-        return eprintln!("skipped: no loopback interface");
+        return crate::skip::skipped("no loopback interface");
     };
 
     let config = LinkConfig {
@@ -106,7 +106,7 @@ fn a_link_that_wants_to_hears_itself() {
     };
 
     let Ok(link) = Link::open(&config) else {
-        return eprintln!("skipped: no multicast on loopback here");
+        return crate::skip::skipped("no multicast on loopback here");
     };
 
     send(&link, link.group(), b"echo");
@@ -125,7 +125,7 @@ fn a_link_with_a_fixed_port_is_reopened_and_loses_nothing_that_waits() {
             ..LinkConfig::new(lo, "224.0.0.108".parse().unwrap())
         };
         let Ok(old) = Link::open(&config) else {
-            return eprintln!("skipped: no multicast on loopback here");
+            return crate::skip::skipped("no multicast on loopback here");
         };
         let other = Link::open(&LinkConfig {
             unicast_port: 0,
@@ -154,7 +154,7 @@ fn a_link_with_a_fixed_port_is_reopened_and_loses_nothing_that_waits() {
 #[test]
 fn what_nobody_reads_in_time_is_counted() {
     let Ok(lo) = choose(Some("lo"), Family::V4) else {
-        return eprintln!("skipped: no loopback interface");
+        return crate::skip::skipped("no loopback interface");
     };
 
     let port = free_port();
@@ -166,7 +166,7 @@ fn what_nobody_reads_in_time_is_counted() {
     };
 
     let (Ok(a), Ok(b)) = (Link::open(&config), Link::open(&config)) else {
-        return eprintln!("skipped: no multicast on loopback here");
+        return crate::skip::skipped("no multicast on loopback here");
     };
 
     assert!(b.recv_buffer() < 64 << 10, "{}", b.recv_buffer());
@@ -199,7 +199,7 @@ fn the_buffer_granted_is_the_buffer_reported() {
 fn a_multicast_crosses_as_many_routers_as_was_asked_for() {
     for group in ["224.0.0.108", "ff15::108"] {
         let Ok(lo) = choose(Some("lo"), Family::V4) else {
-            return eprintln!("skipped: no loopback interface");
+            return crate::skip::skipped("no loopback interface");
         };
 
         let group: IpAddr = group.parse().unwrap();
@@ -209,7 +209,7 @@ fn a_multicast_crosses_as_many_routers_as_was_asked_for() {
             ..LinkConfig::new(lo, group)
         };
         let Ok(link) = Link::open(&config) else {
-            return eprintln!("skipped: no multicast on loopback here");
+            return crate::skip::skipped("no multicast on loopback here");
         };
 
         let socket = &link.own.socket;
@@ -226,7 +226,7 @@ fn a_multicast_crosses_as_many_routers_as_was_asked_for() {
 #[test]
 fn a_port_held_by_another_program_and_a_group_that_is_none_are_explained() {
     let Ok(lo) = choose(Some("lo"), Family::V4) else {
-        return eprintln!("skipped: no loopback interface");
+        return crate::skip::skipped("no loopback interface");
     };
 
     let holder = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();

@@ -14,10 +14,9 @@ mod readback;
 use std::ops::Range;
 
 use column::{CodedSymbols, ColumnState};
-pub use readback::BlockPart;
 
 use crate::fec::Grid;
-use crate::id::Generation;
+use crate::id::{Generation, Ordinal};
 use crate::proto::RangeSet;
 use crate::proto::bitmap::Bitmap;
 use crate::proto::generation::{Body, Encoding, Map, PlacedBlock};
@@ -28,6 +27,17 @@ use crate::wire::message::{Missing, Ranges};
 pub const MAX_SYMBOL_RANGES: usize = 64;
 /// The same where hosts pass data on: the sender finds by the symbols which host lost them.
 pub const MAX_RELAYED_SYMBOL_RANGES: usize = 512;
+
+/// Part of a block and its position in a payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockPart {
+    /// The block.
+    pub ordinal: Ordinal,
+    /// Byte range within the block.
+    pub bytes: Range<usize>,
+    /// Start in the payload.
+    pub at: usize,
+}
 
 /// Completeness of a generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -27,6 +27,9 @@ pub enum DiskRequest {
     Verify(Release, Arc<[u8]>),
     /// Check and store an order to abort or revert a release, from any session.
     Bury(SignedOrder),
+    /// Check and store an order by which every host may commit the release in place, from any
+    /// session.
+    KeepOrder(SignedOrder),
     /// Return to the release before a reverted one, if still present.
     GoBack(TreeName),
 }
@@ -109,11 +112,35 @@ pub struct OfferRefusal {
     /// True if the release is verified nevertheless: signed by an authorized key and newer than the
     /// current one. Otherwise anyone may have caused the refusal.
     pub proven: bool,
+    /// True if the session is for other hosts: no failure of this one.
+    pub for_others: bool,
+}
+
+impl OfferRefusal {
+    /// Refusal of a verified release.
+    pub fn proven(why: ReasonText) -> Self {
+        Self {
+            proven: true,
+            ..Self::from(why)
+        }
+    }
+
+    /// Refusal of a session that is for other hosts.
+    pub fn for_others(why: ReasonText) -> Self {
+        Self {
+            for_others: true,
+            ..Self::from(why)
+        }
+    }
 }
 
 impl From<ReasonText> for OfferRefusal {
     fn from(why: ReasonText) -> Self {
-        Self { why, proven: false }
+        Self {
+            why,
+            proven: false,
+            for_others: false,
+        }
     }
 }
 
@@ -126,6 +153,8 @@ pub enum DiskReply {
     Session(SessionId, Answer),
     /// Answers [`DiskRequest::Bury`]: true if the order is valid and stored.
     Buried(SignedOrder, bool),
+    /// Answers [`DiskRequest::KeepOrder`]: true if the order is valid and stored.
+    OrderKept(SignedOrder, bool),
     /// Answers [`DiskRequest::Verify`]: true if the release is acceptable.
     Verified(ReleaseId, bool),
     /// A tree changed its release, for any reason.

@@ -251,12 +251,14 @@ impl Receiver {
                 });
             }
             Message::Order(order) => {
+                let mut followed = false;
                 if let Some(decoded) = Order::decode(&order.order) {
                     self.with(now, from, front, decoded.session, |session, _| {
+                        followed = session.may_go_back();
                         session.on_order(order.clone());
                     });
                 }
-                if let Some(request) = self.releases.on_order(now, order) {
+                if let Some(request) = self.releases.on_order(now, order, followed) {
                     self.effects.request(request);
                 }
             }

@@ -26,6 +26,8 @@ mod headers;
 mod machine;
 mod measurements;
 mod notice;
+mod open_orders;
+mod order_checks;
 mod proof;
 mod relay_load;
 mod releases;

@@ -24,6 +24,8 @@ pub enum HostNotice {
         text: Option<String>,
         /// True once the release is verified; before, every field is an unauthenticated claim.
         proven: bool,
+        /// True for the refusal of a session that is for other hosts.
+        for_others: bool,
     },
     /// A session is over.
     Over {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::catch_up::{Candidate, MissingReleases};
 use super::disk::DiskRequest;
 use super::headers::{HeaderAnswer, Headers};
+use super::open_orders::OpenOrders;
 use super::setup::HostTrees;
 use super::tombstones::Tombstones;
 use crate::block::BlockHash;
@@ -34,6 +35,7 @@ pub(super) struct FleetReleases {
     missing: MissingReleases,
     headers: Headers,
     tombstones: Tombstones,
+    open_orders: OpenOrders,
     /// Releases that other hosts lack and request from this host.
     pulls: VecDeque<(SocketAddr, Pull)>,
     /// Due time of the next look at the members' releases, after a change.
@@ -53,6 +55,7 @@ impl FleetReleases {
             missing: MissingReleases::new(trees.takes, seed ^ 3),
             headers,
             tombstones: Tombstones::new(trees.tombstones, seed ^ 4),
+            open_orders: OpenOrders::default(),
             pulls: VecDeque::new(),
             check_at: Some(now),
         }
@@ -209,11 +212,25 @@ impl FleetReleases {
         self.pulls.pop_front()
     }
 
-    /// Handles an order of any session. Returns the signature check of a new tombstone.
-    pub(super) fn on_order(&mut self, now: Moment, order: SignedOrder) -> Option<DiskRequest> {
-        self.tombstones
-            .on_order(now, &order, &self.own)
-            .then_some(DiskRequest::Bury(order))
+    /// Handles an order of any session, which one of this host has `followed` or not. Returns the
+    /// signature check of a new tombstone, or of an order for all hosts.
+    pub(super) fn on_order(
+        &mut self,
+        now: Moment,
+        order: SignedOrder,
+        followed: bool,
+    ) -> Option<DiskRequest> {
+        if self.tombstones.on_order(now, &order, &self.own) {
+            return Some(DiskRequest::Bury(order));
+        }
+
+        let is_new = !followed && self.open_orders.on_order(&order, &self.own);
+        is_new.then_some(DiskRequest::KeepOrder(order))
+    }
+
+    /// Handles the result of the check of an order for all hosts.
+    pub(super) fn on_order_kept(&mut self, order: &SignedOrder, holds: bool) {
+        self.open_orders.on_checked(order, holds);
     }
 
     /// Handles the result of a tombstone's signature check.

@@ -1,14 +1,17 @@
 //! A host's side of one session, and its standing among the other sessions of the host.
 //!
 //! `exchange` handles messages, data and timers. `staging` leads from the offer to the complete
-//! stage with the wants of `fetch`; `orders` follows. `peer` is the sender, `state` the reported
-//! stage, `messages` the queue to the sender, `intake` the arriving data, and `life` the end.
+//! stage: `fetching` requests blocks, and `fetch` has the outstanding ones. `ordering` follows,
+//! with the `orders` at work. `peer` is the sender, `state` the reported stage, `messages` the
+//! queue to the sender, `intake` the arriving data, and `life` the end.
 
 mod exchange;
 mod fetch;
+mod fetching;
 mod intake;
 mod life;
 mod messages;
+mod ordering;
 mod orders;
 mod peer;
 mod signer;
@@ -49,6 +52,8 @@ pub(super) struct Session {
     release: Release,
     /// True once the release is verified.
     authenticated: bool,
+    /// True if the session is for other hosts.
+    for_others: bool,
     sender: SenderPeer,
     life: Life,
     state: SessionState,
@@ -112,6 +117,7 @@ impl Session {
             id: announce.session,
             release,
             authenticated: false,
+            for_others: false,
             sender: SenderPeer::new(now, instance, address, name, proof, hosts),
             life: Life::default(),
             state: SessionState::new(host.name.clone(), host.key.clone(), audit),
@@ -352,6 +358,7 @@ impl Session {
             stage,
             text: self.state.text().cloned(),
             proven: self.authenticated,
+            for_others: self.for_others,
         });
     }
 

@@ -207,17 +207,15 @@ impl Sessions {
             .holder(now, &tree, id)
             .filter(|other| other.is_ordering() || other.sender().is_fresh(now))
         {
-            return Err(OfferRefusal {
-                why: session::busy_with(&other.describe()),
-                proven: true,
-            });
+            let why = session::busy_with(&other.describe());
+            return Err(OfferRefusal::proven(why));
         }
 
         if !self.make_room(now) {
             let why = format!(
                 "this host has {MAX_SESSIONS} sessions already; try again when one is over"
             );
-            return Err(OfferRefusal { why, proven: true });
+            return Err(OfferRefusal::proven(why));
         }
 
         let Some(taker) = self.by_id.get(&id) else {

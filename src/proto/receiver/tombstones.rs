@@ -5,10 +5,10 @@
 //! and the first to send speaks for all. A tombstone counts once the disk has verified its
 //! signature.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::block::BlockHash;
+use super::order_checks::OrderChecks;
 use crate::id::{InstanceId, TreeName};
 use crate::manifest::ReleaseId;
 use crate::proto::members::Table;
@@ -17,10 +17,6 @@ use crate::wire::message::{MAX_BEACON_TOMBSTONES, Order, SignedOrder, Tombstone,
 
 /// Largest number of tombstones per tree.
 const MAX_TREE_TOMBSTONES: usize = 32;
-/// Largest number of pending signature checks.
-const MAX_PENDING_CHECKS: usize = 4;
-/// Number of remembered orders with invalid signatures.
-const MAX_REFUSED_ORDERS: usize = 64;
 /// Largest number of own attempts to revert; besides, catch-up replaces the release.
 const MAX_REVERT_ATTEMPTS: u32 = 3;
 /// Interval in which all members that know a missing tombstone send it.
@@ -34,9 +30,7 @@ const MAX_REPEAT_AFTER: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 pub(super) struct Tombstones {
     trees: BTreeMap<TreeName, Vec<KnownTombstone>>,
-    /// Hashes of the orders with a pending signature check.
-    checking: BTreeSet<BlockHash>,
-    refused: VecDeque<BlockHash>,
+    checks: OrderChecks,
     rng: fastrand::Rng,
 }
 
@@ -60,8 +54,7 @@ impl Tombstones {
     pub(super) fn new(kept: Vec<SignedOrder>, seed: u64) -> Self {
         let mut all = Self {
             trees: BTreeMap::new(),
-            checking: BTreeSet::new(),
-            refused: VecDeque::new(),
+            checks: OrderChecks::default(),
             rng: fastrand::Rng::with_seed(seed),
         };
 
@@ -155,29 +148,14 @@ impl Tombstones {
             return false;
         }
 
-        let hash = BlockHash::of(&[&signed.order[..], &signed.signature[..]].concat());
-        let fresh = !self.checking.contains(&hash) && !self.refused.contains(&hash);
-        if !own.iter().any(|t| t.tree == *tree)
-            || !fresh
-            || self.checking.len() >= MAX_PENDING_CHECKS
-        {
-            return false;
-        }
-
-        self.checking.insert(hash)
+        own.iter().any(|t| t.tree == *tree) && self.checks.begin(signed)
     }
 
     /// Handles the result of a signature check.
     pub(super) fn on_checked(&mut self, signed: SignedOrder, holds: bool) {
-        let hash = BlockHash::of(&[&signed.order[..], &signed.signature[..]].concat());
-        self.checking.remove(&hash);
+        self.checks.end(&signed, holds);
         if holds {
-            return self.add(signed);
-        }
-
-        self.refused.push_back(hash);
-        if self.refused.len() > MAX_REFUSED_ORDERS {
-            self.refused.pop_front();
+            self.add(signed);
         }
     }
 

@@ -72,11 +72,12 @@ impl Batches {
 
     /// Returns whether the present batch, or an earlier one, includes the host.
     pub fn has(&self, host: &Host) -> bool {
-        self.is_last()
-            || self
-                .of
-                .get(&host.name)
-                .is_some_and(|batch| *batch <= self.at)
+        self.index_of(&host.name) <= self.at
+    }
+
+    /// Index of the batch of the host `name`, from 0.
+    pub fn index_of(&self, name: &HostName) -> usize {
+        self.of.get(name).copied().unwrap_or(self.count)
     }
 
     /// Returns whether the present batch is the final one.

@@ -27,6 +27,11 @@ const FEW_HOSTS: usize = 8;
 const CLOSED_RECHECK: Duration = Duration::from_millis(10);
 /// Longest time on the link of a single send, so that one send does not fill a slow link's queue.
 const SEND_TIME: Duration = Duration::from_micros(300);
+/// The same for a send to one of many relays. Each passes it on by a send to each host, and short
+/// ones cost all of them more processor time than their bytes.
+const RELAYED_SEND_TIME: Duration = Duration::from_micros(900);
+/// Relays from which a send is that long. Fewer show by more of their sends whether they pass on.
+const MANY_RELAYS: usize = 8;
 /// Longest time that a late process may catch up on.
 const MAX_CATCH_UP: Duration = Duration::from_millis(4);
 /// Period over which a ceiling holds.
@@ -374,7 +379,7 @@ impl Flow {
         let written = self.stream.write(
             self.setup.instance,
             sent,
-            self.most(),
+            self.most(relayed),
             self.setup.sizes.room,
             relayed,
             out,
@@ -452,8 +457,12 @@ impl Flow {
     }
 
     /// Largest number of datagrams in one send, at least one.
-    fn most(&self) -> usize {
-        let mut bytes = self.controller.rate().bytes_in(SEND_TIME);
+    fn most(&self, relayed: bool) -> usize {
+        let time = match relayed && self.relays.present() >= MANY_RELAYS {
+            true => RELAYED_SEND_TIME,
+            false => SEND_TIME,
+        };
+        let mut bytes = self.controller.rate().bytes_in(time);
         if let Some((_, burst)) = self.burst() {
             bytes = bytes.min(burst / 2);
         }

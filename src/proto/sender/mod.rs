@@ -60,6 +60,7 @@ use crate::units::{Moment, Rate};
 use crate::wire::fragment::Reassembly;
 use crate::wire::message::{Hello, OrderKind, SignedOrder, TreeState};
 
+pub use batches::Batches;
 pub use effects::{OrderSignature, PackedPayload, SenderNotice, SenderReply, SenderRequest};
 pub use step::SessionStep;
 

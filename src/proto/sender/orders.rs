@@ -17,7 +17,7 @@ use super::phase::{Farewell, Ordering, SenderPhase};
 use super::{Sender, SenderNotice, SenderRequest, SessionGoal};
 use crate::proto::{Dest, alive_interval};
 use crate::units::Moment;
-use crate::wire::message::{OrderKind, SignedOrder};
+use crate::wire::message::{Order, OrderKind, SignedOrder};
 use crate::wire::{HostStage, Message, StatusPhase};
 
 /// Time for which a release is offered that no host turns out to lack.
@@ -292,6 +292,19 @@ impl Sender {
         self.tick(now);
     }
 
+    /// Repeats the order to commit a release that was staged before, if it is for all hosts: those
+    /// that have the release take no part, and keep the order for hosts that were away.
+    fn repeat_open_order(&mut self) {
+        let of_staged = self.committed_by().filter(|_| self.offer.is_of_staged());
+        let is_for_all = |signed: &&SignedOrder| {
+            Order::decode(&signed.order).is_some_and(|order| order.commits_everywhere())
+        };
+        if let Some(order) = of_staged.filter(is_for_all).cloned() {
+            let message = Message::Order(order);
+            self.outputs.control.send(Dest::Group, &message);
+        }
+    }
+
     /// Sends a due farewell; without an announced release the session closes at once.
     pub(super) fn send_farewell(&mut self, now: Moment, farewell: Farewell) {
         if farewell.due > now {
@@ -300,6 +313,7 @@ impl Sender {
 
         let is_announced = self.offer.release().is_some();
         if is_announced {
+            self.repeat_open_order();
             self.send_status(now, StatusPhase::Closed);
         }
 

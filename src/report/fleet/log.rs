@@ -7,6 +7,7 @@ use crate::id::NamedHost;
 use crate::keys::shown_time;
 use crate::outcome::{LogRelease, ReleaseLog, Survey};
 use crate::report::paint::Tint;
+use crate::report::release_summary::{ReleaseSummary, names};
 use crate::report::table::{Align, Cell, TextTable};
 use crate::report::words;
 
@@ -136,15 +137,9 @@ pub(in crate::report) fn log_notes(log: &ReleaseLog) -> Vec<String> {
 pub(in crate::report) struct ReleaseLine<'a> {
     event: &'static str,
     tree: &'a str,
-    serial: u64,
     release: String,
-    created: i64,
-    key: Option<&'a str>,
-    entries: u64,
-    bytes: u64,
-    part: bool,
-    running: Vec<String>,
-    kept: Vec<String>,
+    #[serde(flatten)]
+    summary: ReleaseSummary,
     taken_back: bool,
     stopped: bool,
     split: bool,
@@ -159,15 +154,8 @@ impl<'a> ReleaseLine<'a> {
         Self {
             event: "release",
             tree: log.tree.as_str(),
-            serial: release.serial.0,
             release: release.id.to_string(),
-            created: release.created.0,
-            key: release.key.as_deref(),
-            entries: release.entries,
-            bytes: release.bytes.0,
-            part: release.part,
-            running: names(&release.running),
-            kept: names(&release.kept),
+            summary: ReleaseSummary::of(release),
             taken_back: release.tombstone.is_some_and(|stone| stone.revert),
             stopped: release.tombstone.is_some_and(|stone| !stone.revert),
             split: log.is_split(release),
@@ -202,8 +190,4 @@ impl<'a> LogResult<'a> {
             strangers: survey.strangers.len(),
         }
     }
-}
-
-fn names(hosts: &[NamedHost]) -> Vec<String> {
-    hosts.iter().map(ToString::to_string).collect()
 }

@@ -6,10 +6,12 @@
 mod buried;
 mod log;
 mod members;
+mod rollout;
 mod status;
 
 pub(super) use log::{LogResult, ReleaseLine, log_notes, releases};
 pub(super) use members::members;
+pub(super) use rollout::{RolloutLine, rollout_note};
 pub(super) use status::{StandingLine, StatusResult, standings, summary};
 
 #[cfg(test)]

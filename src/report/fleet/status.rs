@@ -84,7 +84,7 @@ fn doing(standing: &Standing) -> String {
 
 /// Formats "www@14 staged 5 min ago, expires in 2 d".
 fn staged(standing: &Standing) -> Option<String> {
-    let staged = standing.status.as_ref()?.staged?;
+    let staged = standing.status.as_ref()?.staged.as_ref()?;
     let release = words::release(&standing.tree, Some(staged.serial));
     let left = staged
         .left
@@ -364,11 +364,13 @@ impl<'a> StandingLine<'a> {
             repository_error_age: repository.map(|t| t.age),
             message: status.and_then(|t| Some(t.message.as_ref()?.to_string())),
             labels: &standing.labels,
-            staged: status.and_then(|t| t.staged).map(|staged| StagedLine {
-                serial: staged.serial.0,
-                age: staged.age,
-                expires_in: staged.left,
-            }),
+            staged: status
+                .and_then(|t| t.staged.as_ref())
+                .map(|staged| StagedLine {
+                    serial: staged.serial.0,
+                    age: staged.age,
+                    expires_in: staged.left,
+                }),
             held: status.and_then(|t| t.held.as_ref()).map(|held| HeldLine {
                 by: &held.by,
                 why: &held.why,

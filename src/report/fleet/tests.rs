@@ -81,6 +81,7 @@ fn fleet() -> Vec<Standing> {
 
     let status = |running: u64| TreeStatus {
         running: Some(Serial(running)),
+        release: None,
         work: None,
         trouble: None,
         stale: None,
@@ -88,6 +89,7 @@ fn fleet() -> Vec<Standing> {
         repository: None,
         staged: None,
         held: None,
+        unhealthy: false,
         sent: None,
         message: ReleaseMessage::new("fix css")
             .ok()

@@ -7,7 +7,9 @@ use super::tree_heads::TreeHead;
 use super::{Gc, GcError, GcStage, GcStep};
 use crate::id::TreeName;
 use crate::repository::attempt::{Rereads, SmallGet, SmallGot};
-use crate::repository::head::{HeadError, MAX_KEPT, SignedHead, VerifiedHead, head_object};
+use crate::repository::head::{
+    HeadError, MAX_KEPT, SignedHead, VerifiedHead, head_object, split_kept,
+};
 use crate::repository::object::{Put, PutCondition};
 use crate::repository::pull::head_request;
 use crate::units::Moment;
@@ -25,9 +27,8 @@ impl Gc {
         if let Some(last) = self.heads.trees.last_mut() {
             let keep = self.setup.rewrites.and_then(|rewrites| rewrites.keep);
             let keep = keep.unwrap_or(MAX_KEPT).max(1);
-            let kept = &head.head().kept;
-            let (kept, dropped) = kept.split_at(keep.min(kept.len()));
-            (last.kept, last.dropped) = (kept.to_vec(), dropped.to_vec());
+            let pinned = head.head().pinned.as_deref().unwrap_or_default();
+            (last.kept, last.dropped) = split_kept(&head.head().kept, pinned, keep);
             last.head = Some(head.head().clone());
         }
     }

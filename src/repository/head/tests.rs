@@ -30,6 +30,8 @@ fn head() -> Head {
         release: ReleaseId(BlockHash([1; 32])),
         kept: vec![kept(17), kept(16)],
         orders: Vec::new(),
+        pinned: None,
+        by_age: None,
     }
 }
 
@@ -279,4 +281,41 @@ proptest! {
         };
         prop_assert_eq!(Head::decode(&head.encode()), Ok(head));
     }
+}
+
+#[test]
+fn a_pin_of_the_oldest_release_costs_no_other_one() {
+    let template = head().kept[0];
+    let mut head = Head {
+        by_age: Some(2),
+        ..head()
+    };
+
+    for serial in 18..24 {
+        let oldest = head.kept[1].serial;
+        let pins = head.pinned.clone().unwrap_or_default();
+        head.set_pins(&pins, Some(PinChange::Pin(oldest)));
+        assert_eq!(head.kept_by_age(), 2, "{:?}", head.kept);
+
+        // The next publication.
+        let new = HeadRelease {
+            serial: Serial(serial),
+            ..template
+        };
+        let all: Vec<HeadRelease> = [new].into_iter().chain(head.kept.clone()).collect();
+        let pins = head.pinned.clone().unwrap_or_default();
+        head.kept = split_kept(&all, &pins, head.kept_by_age()).0;
+        let newest = head.kept.iter().map(|kept| kept.serial.0).take(2);
+        assert_eq!(newest.collect::<Vec<_>>(), [serial, serial - 1]);
+    }
+
+    // Heads of older publishers have no number; other numbers are cut.
+    head.by_age = None;
+    assert!(head.kept_by_age() >= 1);
+    head.by_age = Some(0);
+    assert_eq!(head.kept_by_age(), 1);
+    head.by_age = Some(u8::MAX);
+    assert_eq!(head.kept_by_age(), MAX_KEPT);
+    let read = Head::decode(&head.encode()).expect("legal");
+    assert_eq!(read, head);
 }

@@ -9,7 +9,7 @@ use crate::manifest::ReleaseId;
 use crate::repository::attempt::{SmallGet, SmallGot};
 use crate::repository::head::{
     Head, HeadError, HeadRelease, MAX_HEAD_BYTES, MAX_KEPT, REPOSITORY_FORMAT, SignedHead,
-    head_object,
+    head_object, split_kept,
 };
 use crate::repository::marker::{marker, marker_format, marker_object, marker_request};
 use crate::repository::object::{FaultKind, Put, PutCondition, StoreFault};
@@ -31,9 +31,16 @@ impl Publish {
         let base = self.base.head.as_ref();
         let is_whole = |kept: &&HeadRelease| !self.base.damaged.contains(kept);
         kept.extend(base.iter().flat_map(|base| &base.kept).filter(is_whole));
-        let before = base.map_or(0, |base| base.kept.len());
+        let before = base.map_or(0, Head::kept_by_age);
         let keep = self.setup.keep.unwrap_or(before.max(KEPT_RELEASES));
-        kept.truncate(keep.clamp(1, MAX_KEPT));
+        let keep = keep.clamp(1, MAX_KEPT);
+        // Who only signs the head again keeps all releases of it, and changes no number.
+        let by_age = if self.new.is_some() { keep } else { before };
+        let pinned = base
+            .and_then(|base| base.pinned.clone())
+            .unwrap_or_default();
+        // Pins come on top of what was to stay.
+        let (kept, _) = split_kept(&kept, &pinned, keep);
 
         let added = kept.first().filter(|_| self.new.is_some());
         self.sealed.added = added.copied();
@@ -47,9 +54,12 @@ impl Publish {
             release: release.unwrap_or(ReleaseId(BlockHash([0; 32]))),
             kept,
             orders: Vec::new(),
+            pinned: None,
+            by_age: u8::try_from(by_age).ok(),
         };
 
         head.add_orders(base.iter().flat_map(|base| &base.orders));
+        head.set_pins(&pinned, self.setup.pin);
         head.date(now, self.setup.valid_for);
         self.result.valid_until = head.valid_until;
         self.sealed.head = head.encode();

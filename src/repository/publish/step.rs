@@ -4,7 +4,7 @@ use crate::block::BlockRef;
 use crate::block::frame::Level;
 use crate::id::{Ordinal, Serial, TreeName};
 use crate::repository::attempt::RequestId;
-use crate::repository::head::{HeadError, HeadValidity, SignedHead};
+use crate::repository::head::{HeadError, HeadValidity, PinChange, SignedHead};
 use crate::repository::object::{Get, Put, StoreFault};
 use crate::repository::pack::PackName;
 use crate::repository::record::ReleaseRecord;
@@ -25,6 +25,8 @@ pub struct PublishSetup {
     /// Whether everything that earlier releases refer to is read first, so that what is missing or
     /// damaged is stored again. Releases that cannot be mended so leave the repository.
     pub repair: bool,
+    /// Change of the pins.
+    pub pin: Option<PinChange>,
     /// Seed of the jitter between attempts.
     pub seed: u64,
 }

@@ -15,6 +15,7 @@ pub(crate) fn setup() -> PublishSetup {
         level: Level::new(3),
         valid_for: HeadValidity::For(86_400),
         repair: false,
+        pin: None,
         seed: 1,
     }
 }

@@ -81,6 +81,7 @@ impl Site {
             checksum: None,
             quick: None,
             message: None,
+            paused: None,
         };
 
         let release = Release::new(header).expect("legal");

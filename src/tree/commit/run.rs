@@ -16,7 +16,7 @@ use super::journal::Journal;
 use super::next_tree::NextTree;
 use super::written_index::is_worth;
 use super::{steps, swap};
-use crate::diff::{Plan, Shape};
+use crate::diff::{Change, Plan, Shape};
 use crate::error::{Error, IoResultExt as _, Result};
 use crate::manifest::Release;
 use crate::packed::Packed;
@@ -44,16 +44,18 @@ pub struct CommitReport {
 impl CommitReport {
     /// Numbers for a commit of `plan`.
     pub(crate) fn of(plan: &Plan) -> Self {
-        let made = |dirs: bool| {
-            plan.changes
-                .iter()
-                .filter(move |c| c.makes_anew() && (c.shape() == Shape::Directory) == dirs)
-                .count() as u64
-        };
+        let mut directories = 0;
+        let mut files = 0;
+        for change in plan.changes.iter().filter(Change::makes_anew) {
+            match change.shape() {
+                Shape::Directory => directories += 1,
+                _ => files += 1,
+            }
+        }
 
         Self {
-            files_written: made(false),
-            directories_made: made(true),
+            files_written: files,
+            directories_made: directories,
             metadata_changed: plan.summary.metadata,
             deleted: plan.summary.deleted,
             bytes_written: plan.summary.write_bytes,

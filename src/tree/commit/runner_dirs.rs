@@ -97,8 +97,8 @@ impl Runner<'_> {
     pub(crate) fn sync(&mut self, journal: &Journal) -> Result<()> {
         let tree = self.tree;
         tree.crash.point()?;
-        let sets = journal.steps.iter().any(|s| matches!(s, Step::Set { .. }));
-        if sets || journal.dirs.len() > MAX_SINGLE_SYNCS {
+        let sets = || journal.steps.iter().any(|s| matches!(s, Step::Set { .. }));
+        if journal.dirs.len() > MAX_SINGLE_SYNCS || sets() {
             rustix::fs::syncfs(tree.root()).context("cannot sync", tree.root().path())?;
             return Ok(());
         }

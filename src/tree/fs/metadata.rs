@@ -134,8 +134,10 @@ impl Metadata {
         let gid = self.gid.filter(|&gid| gid != now.gid);
         let mut mode_now = Some(now.mode);
         if uid.is_some() || gid.is_some() {
-            // A change of owner clears set-user-id and set-group-id.
-            mode_now = None;
+            // A change of owner clears set-user-id and set-group-id, and an owner may have changed
+            // the mode until now.
+            let is_known = !is_foreign(now.uid, uid);
+            mode_now = mode_now.filter(|mode| is_known && mode.bits() & 0o6000 == 0);
             rustix::fs::chownat(
                 handle,
                 c"",

@@ -1,6 +1,7 @@
 //! The filesystem without any notion of a release: handles, directories, metadata, attributes,
 //! errors.
 
+pub(crate) mod abilities;
 pub(crate) mod ctime_chains;
 pub(crate) mod dir;
 pub(crate) mod dir_access;

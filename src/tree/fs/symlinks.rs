@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn links_of_others_are_refused_wherever_they_are() {
         if !nix::unistd::geteuid().is_root() {
-            println!("skipped: only root can give a link to another user");
+            crate::skip::skipped("only root can give a link to another user");
             return;
         }
 

@@ -203,7 +203,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = File::create(dir.path().join("file")).unwrap();
         if let Err(e) = fsetxattr(&file, "user.b", b"2", XattrFlags::empty()) {
-            println!("skipped: no user xattrs here: {e}");
+            crate::skip::skipped(format!("no user xattrs here: {e}"));
             return;
         }
 

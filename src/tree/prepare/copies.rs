@@ -21,6 +21,10 @@ const OTHERS_WRITE: u32 = 0o022;
 
 /// Indexes in `plan` of the metadata changes that are made on a copy.
 pub(crate) fn chosen(root: &Root, plan: &Plan) -> Result<HashSet<usize>> {
+    if plan.summary.metadata == 0 {
+        return Ok(HashSet::new());
+    }
+
     let mut names = HashMap::new();
     for further in &plan.further {
         *names.entry(further.first as usize).or_insert(1u32) += 1;

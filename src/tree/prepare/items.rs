@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::diff::{Action, Change, Shape};
-use crate::manifest::TreePath;
+use crate::manifest::{Mode, TreePath};
 use crate::sync::locked;
 use crate::tree::fs::stat::Version;
 
@@ -21,6 +21,8 @@ pub(crate) struct StagedItem {
     )]
     pub(crate) holes: Option<Box<Vec<Range<u64>>>>,
     pub(crate) change: u32,
+    /// Mode of the staged file at its creation; always with the right to read and write it.
+    pub(crate) mode: Mode,
     /// Final name of a further name of a copied file.
     pub(crate) further: Option<Box<TreePath>>,
     /// Version of the original at the last copy.
@@ -60,6 +62,7 @@ impl StagedItem {
             holes: None,
             // A plan cannot hold more.
             change: change as u32,
+            mode: Mode::from_bits(0o600),
             further: None,
             copied: Mutex::default(),
             ino: AtomicU64::new(0),

@@ -1,6 +1,6 @@
 //! All checks of a plan against the present tree in one call, before anything is staged.
 
-use super::groups::{give_groups, strangers};
+use super::groups::give_groups;
 use super::{obstructions, permissions};
 use crate::diff::Plan;
 use crate::error::{Error, Result};
@@ -22,8 +22,7 @@ pub(crate) fn check(tree: &Worktree, plan: &mut Plan) -> Result<OpenedDirs> {
     obstructions::check(tree, plan)?;
 
     let unreadable = |e| Error::io("cannot look into", root.path(), e);
-    let strangers = strangers(&root, plan).map_err(unreadable)?;
-    give_groups(&root, plan, &strangers).map_err(unreadable)?;
+    let strangers = give_groups(&root, plan).map_err(unreadable)?;
 
     permissions::check_owners(plan, &strangers)?;
     permissions::check_metadata(tree, plan)?;

@@ -68,12 +68,7 @@ pub(crate) fn check(
         )));
     }
 
-    let made = plan
-        .changes
-        .iter()
-        .filter(|c| c.makes_anew())
-        .count()
-        .max(items.len()) as u64;
+    let made = (plan.summary.created + plan.summary.updated).max(items.len() as u64);
 
     // Filesystems without a fixed number of inodes report 0.
     if made > 0 && fs.f_files > 0 && made + SPARE_INODES > fs.f_favail {

@@ -35,7 +35,7 @@ fn has_git() -> bool {
         .status()
         .is_ok();
     if !found {
-        println!("skipped: no git");
+        crate::skip::skipped("no git");
     }
 
     found

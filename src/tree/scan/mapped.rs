@@ -69,7 +69,7 @@ for line in sys.stdin:
         let path = f.root.path().join("mapped");
         std::fs::write(&path, [b'0'; 4096]).expect("writable");
         if rustix::fs::fstatfs(&f.root).expect("there").f_type == TMPFS {
-            return println!("skipped: pages in memory are never written back");
+            return crate::skip::skipped("pages in memory are never written back");
         }
 
         let mut python = Command::new("python3");
@@ -80,7 +80,7 @@ for line in sys.stdin:
             .stdout(Stdio::piped());
 
         let Ok(mut writer) = python.spawn() else {
-            return println!("skipped: no python3 to map a file");
+            return crate::skip::skipped("no python3 to map a file");
         };
 
         let mut commands = writer.stdin.take().expect("piped");

@@ -29,7 +29,7 @@ impl Stage {
         content: &Content,
     ) -> io::Result<()> {
         let from = self.open_original(&change.path)?;
-        let to = self.open_slot(item.slot)?;
+        let to = self.open_slot(item)?;
         let before = FileStat::of(&from)?.version();
         sparse::copy(&from, &to)?;
         if FileStat::of(&from)?.version() != before {

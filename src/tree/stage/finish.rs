@@ -166,7 +166,7 @@ impl Stage {
             EntryKind::File(content) if is_copied(change) => {
                 return self.copy(inheritance, item, change, content);
             }
-            EntryKind::File(_) => return self.seal(item, self.open_slot(item.slot)?),
+            EntryKind::File(_) => return self.seal(item, self.open_slot(item)?),
             EntryKind::Symlink(target) => rustix::fs::symlinkat(target.as_slice(), place, &name)?,
             EntryKind::Fifo => node(FileType::Fifo, 0)?,
             EntryKind::CharDevice(major, minor) => node(

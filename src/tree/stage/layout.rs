@@ -5,8 +5,9 @@ use std::sync::atomic::AtomicU32;
 
 use super::targets::BlockTargets;
 use crate::block::BlockHash;
-use crate::diff::{Plan, Shape};
+use crate::diff::{Change, Plan, Shape};
 use crate::error::Result;
+use crate::manifest::Mode;
 use crate::tree::fs::sparse;
 use crate::tree::prepare::items::StagedItem;
 use crate::tree::prepare::resume::ResumableBlocks;
@@ -25,6 +26,16 @@ pub(super) fn has(targets: &BlockTargets, hash: &BlockHash) -> bool {
     targets
         .of(hash)
         .is_ok_and(|mut targets| targets.all(|target| target.is_written()))
+}
+
+/// The mode of the release where nothing stands against it from the start: the last block of a file
+/// sets what is left.
+fn mode_at_creation(change: &Change) -> Mode {
+    let wanted = change
+        .want
+        .as_ref()
+        .map_or(0, |want| want.entry.mode.bits());
+    Mode::from_bits(wanted & 0o777 | 0o600)
 }
 
 /// Assigns a slot to every change that creates an item, and targets to every block.
@@ -83,6 +94,7 @@ pub(super) fn lay_out(
             holes,
             blocks,
             left: AtomicU32::new(blocks),
+            mode: mode_at_creation(&change),
             ..StagedItem::new(own, at)
         });
         slot += u64::from(taken.is_none());

@@ -170,21 +170,27 @@ impl Stage {
             return Ok(());
         }
         let wanted = names(&self.plan, &self.targets)?;
-        self.take(|found| content::find(&state, &wanted, found))
+        if self.take(|found| content::find(&state, &wanted, found))? {
+            self.drop_wants()?;
+        }
+        Ok(())
     }
 
-    /// Takes blocks that are on the host; they need not be fetched any more.
-    fn take(&mut self, blocks: impl FnOnce(&mut dyn FnMut(&BlockHash, &[u8]))) -> Result<()> {
+    /// Writes blocks that are on the host; returns whether there were any.
+    fn take(&self, blocks: impl FnOnce(&mut dyn FnMut(&BlockHash, &[u8]))) -> Result<bool> {
         let mut trouble = None;
+        let mut found = false;
         blocks(&mut |hash, bytes| {
+            found = true;
             if let Err(e) = self.place(hash, bytes) {
                 trouble = Some(e);
             }
         });
-        if let Some(e) = trouble {
-            return Err(e);
-        }
+        trouble.map_or(Ok(found), Err)
+    }
 
+    /// Blocks that are in place need not be fetched any more.
+    fn drop_wants(&mut self) -> Result<()> {
         let saved = self.plan.drop_wants(self.targets.lists(), |block| {
             has(&self.targets, &block.hash)
         })?;

@@ -110,7 +110,7 @@ impl Stage {
             return Ok(Cloned::No);
         }
 
-        let clone = self.open_slot(item.slot)?;
+        let clone = self.open_slot(item)?;
         match rustix::fs::ioctl_ficlone(&clone, &original) {
             Ok(()) => {}
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::NOTTY | Errno::INVAL | Errno::XDEV) => {

@@ -33,7 +33,10 @@ impl Stage {
         }
 
         resumable.retain(|hash| !has(&self.targets, hash));
-        self.take(|found| resumable.for_each(found))?;
+        let moved = self.take(|found| resumable.for_each(found))?;
+        if moved || !resumed.is_empty() {
+            self.drop_wants()?;
+        }
 
         // Until here, the old log describes the same blocks as the new one.
         self.log.close();
@@ -51,7 +54,7 @@ impl Stage {
         };
 
         private.set(handle_of(self.tree.state.stage(), &slot_name(item.slot))?)?;
-        let file = self.open_slot(item.slot)?;
+        let file = self.open_slot(item)?;
         if file.metadata()?.len() > item.size {
             file.set_len(item.size)?;
         }

@@ -35,7 +35,7 @@ impl Stage {
             .filter(|i| i.size >= PREALLOCATE_FROM && i.left.load(Ordering::Acquire) > 0)
         {
             let file = self
-                .open_slot(item.slot)
+                .open_slot(item)
                 .map_err(|e| self.failed("cannot stage", item, e))?;
             for data in item.data() {
                 let length = data.end - data.start;
@@ -78,14 +78,14 @@ impl Stage {
 
     /// Writes one block; the last block of a file seals it.
     fn write(&self, item: &StagedItem, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let file = self.open_slot(item.slot)?;
+        let file = self.open_slot(item)?;
         sparse::write(&file, bytes, offset)?;
         self.count(item, || Ok(file))
     }
 
     /// Skips a block of a long hole; a file can have millions.
     fn leave_out(&self, item: &StagedItem) -> io::Result<()> {
-        self.count(item, || self.open_slot(item.slot))
+        self.count(item, || self.open_slot(item))
     }
 
     /// Counts a present block; the last one seals the file.
@@ -110,12 +110,12 @@ impl Stage {
     }
 
     /// Opens the slot for writing, and creates its file if it is missing.
-    pub(super) fn open_slot(&self, slot: u64) -> io::Result<File> {
+    pub(super) fn open_slot(&self, item: &StagedItem) -> io::Result<File> {
         let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        let mode = rustix::fs::Mode::from_raw_mode(item.mode.bits());
         Ok(File::from(rustix::fs::openat(
             self.tree.state.stage(),
-            slot_name(slot),
+            slot_name(item.slot),
             flags,
             mode,
         )?))

@@ -17,6 +17,7 @@ use super::location::StateLocation;
 use super::reader::{FORWARD, StateReader, TOMBSTONES, inside};
 use crate::error::{Error, IoResultExt as _, Result};
 use crate::id::{Serial, TreeName};
+use crate::tree::fs::abilities::FsAbilities;
 use crate::tree::fs::dir::{
     c_name, is_overlay, names, open_dir, open_for_writing, private_dir, private_dir_at, sync_dir,
 };
@@ -144,6 +145,11 @@ impl StateDir {
     /// Returns whether state and tree are on an overlay filesystem.
     pub(crate) fn is_overlay(&self) -> bool {
         self.is_overlay
+    }
+
+    /// What the filesystem of the tree and its state can do, tried in the state directory.
+    pub fn try_abilities(&self) -> FsAbilities {
+        FsAbilities::try_in(self.handle())
     }
 
     /// The filesystem of the tree and its state.

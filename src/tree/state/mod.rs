@@ -15,6 +15,7 @@ pub(crate) mod node_store;
 pub(crate) mod pins;
 pub(crate) mod reader;
 mod records;
+mod size;
 pub(crate) mod tombstones;
 mod trash;
 pub(crate) mod worktree;

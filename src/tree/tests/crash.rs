@@ -387,7 +387,7 @@ fn what_cannot_be_undone_keeps_nothing_else_from_it_and_is_undone_later() {
     let z = world.www().join("z");
 
     if !append_only(&z, true) {
-        return println!("skipped: no directory can be made append-only here");
+        return crate::skip::skipped("no directory can be made append-only here");
     }
 
     let why = tree.revert().expect_err("z/new cannot go").to_string();

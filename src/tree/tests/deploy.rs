@@ -210,7 +210,7 @@ fn attributes_are_set_and_taken_back() {
     };
 
     if set(&world.source().join("f"), "user.new").is_err() {
-        println!("skipped: no user xattrs here");
+        crate::skip::skipped("no user xattrs here");
         return;
     }
 
@@ -228,7 +228,7 @@ fn attributes_are_set_and_taken_back() {
 #[test]
 fn an_owner_that_is_left_to_the_host_survives_an_update() {
     if !is_root() {
-        println!("skipped: only root gives files away");
+        crate::skip::skipped("only root gives files away");
         return;
     }
 

@@ -40,7 +40,7 @@ pub(super) fn mounted<'a>(kind: &str, dir: &Path, at: &'a Path) -> Option<Disk<'
             .arg(at));
 
     if !made {
-        println!("skipped: no right or no tools to make and mount {kind}");
+        crate::skip::skipped(format!("no right or no tools to make and mount {kind}"));
     }
 
     made.then_some(Disk(at))
@@ -198,7 +198,7 @@ fn what_is_released_has_the_project_and_the_flags_of_its_place() {
             println!("no projects on {kind} here: flags alone");
         }
         if !chattr(&at, &["+A"]) {
-            return println!("skipped: no tool or no right to set flags");
+            return crate::skip::skipped("no tool or no right to set flags");
         }
         let old = [
             ("d", Thing::Dir(0o755)),

@@ -20,7 +20,7 @@ impl Flag {
             .output();
 
         if !set.is_ok_and(|out| out.status.success()) {
-            println!("skipped: no right or no tools to set flags here");
+            crate::skip::skipped("no right or no tools to set flags here");
             return None;
         }
 

@@ -16,7 +16,7 @@ const ACCESS: &str = "system.posix_acl_access";
 fn set(at: &Path, name: &str, value: &[u8]) -> bool {
     let done = rustix::fs::lsetxattr(at, name, value, XattrFlags::empty());
     if let Err(e) = done {
-        println!("skipped: no {name} here: {e}");
+        crate::skip::skipped(format!("no {name} here: {e}"));
     }
     done.is_ok()
 }
@@ -110,7 +110,7 @@ fn the_default_acl_of_a_directory_goes_to_what_is_made_in_it_and_below() {
 #[test]
 fn a_set_group_id_directory_gives_its_group_where_the_release_leaves_it() {
     if !is_root() {
-        println!("skipped: not root");
+        crate::skip::skipped("not root");
         return;
     }
 

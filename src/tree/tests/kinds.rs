@@ -204,7 +204,7 @@ fn holes_stay_holes() {
 fn a_hole_needs_no_space() {
     let dir = scratch();
     let Some(_mount) = super::deploy::Mount::tmpfs(&dir.path().join("small"), "size=4m") else {
-        println!("skipped: no right to mount a small filesystem");
+        crate::skip::skipped("no right to mount a small filesystem");
         return;
     };
 

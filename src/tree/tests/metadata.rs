@@ -413,7 +413,7 @@ fn metadata_is_what_rsync_makes_of_it_and_nobody_elses_file_changes() {
         });
 
     if !is_root() || !has_rsync {
-        println!("skipped: not root, or no rsync with ACLs");
+        crate::skip::skipped("not root, or no rsync with ACLs");
         return;
     }
 
@@ -426,7 +426,7 @@ fn metadata_is_what_rsync_makes_of_it_and_nobody_elses_file_changes() {
     );
 
     if let Err(e) = acls {
-        println!("skipped: no ACLs here: {e}");
+        crate::skip::skipped(format!("no ACLs here: {e}"));
         return;
     }
 

@@ -120,7 +120,7 @@ fn a_crash_in_a_tree_that_is_a_mount_point_leaves_all_old_or_all_new() {
     for after in 0.. {
         let dir = scratch();
         let Some(_mount) = Mount::tmpfs(&dir.path().join("www"), "size=20m") else {
-            return println!("skipped: no right to mount");
+            return crate::skip::skipped("no right to mount");
         };
         let world = world(dir.path(), &old(), &new());
         let before = look(&world.www());
@@ -147,7 +147,7 @@ fn a_crash_in_a_tree_that_is_a_mount_point_leaves_all_old_or_all_new() {
 fn an_exchange_of_a_tree_that_is_a_mount_point_is_refused() {
     let dir = scratch();
     let Some(_mount) = Mount::tmpfs(&dir.path().join("www"), "size=20m") else {
-        return println!("skipped: no right to mount");
+        return crate::skip::skipped("no right to mount");
     };
 
     let world = world(dir.path(), &old(), &new()).swapping(true);

@@ -31,7 +31,7 @@ fn a_tree_that_was_moved_away_is_left_alone() {
 /// without root.
 fn with_a_foreign_link() -> Option<(tempfile::TempDir, PathBuf)> {
     if !is_root() {
-        println!("skipped: only root can give a link to another user");
+        crate::skip::skipped("only root can give a link to another user");
         return None;
     }
 

@@ -255,7 +255,7 @@ fn a_release(world: &World, rng: &mut fastrand::Rng, content: u8) -> BTreeMap<Pa
 #[test]
 fn nothing_that_a_user_planted_and_holds_becomes_somebody_elses() {
     if !is_root() {
-        return println!("skipped: not root");
+        return crate::skip::skipped("not root");
     }
 
     let number = |name: &str, other| {
@@ -352,7 +352,7 @@ fn a_copy_is_the_release_whatever_its_original_becomes_meanwhile() {
 #[test]
 fn access_lists_of_another_user_end_with_his_ownership_and_come_back_with_it() {
     if !is_root() {
-        return println!("skipped: not root");
+        return crate::skip::skipped("not root");
     }
 
     for swap in [false, true] {
@@ -378,7 +378,7 @@ fn access_lists_of_another_user_end_with_his_ownership_and_come_back_with_it() {
                 if let Err(e) =
                     rustix::fs::setxattr(at(name), acl, &acl_for(NOBODY), XattrFlags::empty())
                 {
-                    return println!("skipped: no access lists here: {e}");
+                    return crate::skip::skipped(format!("no access lists here: {e}"));
                 }
             }
             chown(at(name), Some(NOBODY), None).unwrap();
@@ -402,7 +402,7 @@ fn access_lists_of_another_user_end_with_his_ownership_and_come_back_with_it() {
 #[test]
 fn who_holds_a_directory_that_was_his_can_change_nothing_in_it() {
     if !is_root() {
-        return println!("skipped: not root");
+        return crate::skip::skipped("not root");
     }
 
     for swap in [false, true] {

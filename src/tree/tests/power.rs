@@ -81,7 +81,7 @@ fn image() -> Option<(tempfile::TempDir, PathBuf)> {
         .then(|| Disk::mount(&image, &dir.path().join("now")))
         .flatten();
     let Some(disk) = disk else {
-        println!("skipped: no right or no tools to make and mount an ext4");
+        crate::skip::skipped("no right or no tools to make and mount an ext4");
         return None;
     };
 

@@ -146,7 +146,7 @@ fn an_owner_that_cannot_be_set_is_refused_before_anything_changes() {
 fn too_little_space_is_refused_with_what_is_needed_and_free() {
     let dir = tempfile::tempdir().unwrap();
     let Some(_mount) = Mount::tmpfs(&dir.path().join("small"), "size=2m") else {
-        println!("skipped: no right to mount a small filesystem");
+        crate::skip::skipped("no right to mount a small filesystem");
         return;
     };
 
@@ -182,7 +182,7 @@ fn too_little_space_is_refused_with_what_is_needed_and_free() {
 fn staged_in(options: &str, files: usize) -> Option<crate::Error> {
     let dir = tempfile::tempdir().unwrap();
     let Some(_mount) = Mount::tmpfs(&dir.path().join("small"), options) else {
-        println!("skipped: no right to mount a small filesystem");
+        crate::skip::skipped("no right to mount a small filesystem");
         return None;
     };
 
@@ -234,7 +234,7 @@ fn a_mount_inside_the_tree_is_an_error_that_changes_nothing() {
     );
 
     let Some(_mount) = Mount::tmpfs(&world.www().join("m"), "size=1m") else {
-        println!("skipped: no right to mount");
+        crate::skip::skipped("no right to mount");
         return;
     };
 
@@ -255,7 +255,7 @@ fn give(path: &Path, uid: u32, mode: u32) {
 /// still owned by the user.
 fn of_nobody() -> Option<World> {
     if !is_root() {
-        println!("skipped: only root can give directories away");
+        crate::skip::skipped("only root can give directories away");
         return None;
     }
 

@@ -182,7 +182,7 @@ fn whatever_stands_in_the_place_of_the_state_is_left_alone() {
 #[test]
 fn state_in_a_directory_of_another_user_is_refused() {
     if !is_root() {
-        return println!("skipped: not root");
+        return crate::skip::skipped("not root");
     }
 
     let world = World::new(&OLD, &OLD);

@@ -109,7 +109,7 @@ fn what_an_aborted_transfer_left_is_not_in_the_way_of_the_next() {
     for killed in [false, true] {
         let dir = tempfile::tempdir().unwrap();
         let Some(_mount) = Mount::tmpfs(&dir.path().join("disk"), &format!("size={SPACE}")) else {
-            println!("skipped: no right to mount a tmpfs");
+            crate::skip::skipped("no right to mount a tmpfs");
             return;
         };
         try_again(&dir.path().join("disk"), killed);
@@ -121,7 +121,7 @@ fn nor_is_it_where_space_is_taken_beforehand() {
     for killed in [false, true] {
         let dir = tempfile::tempdir().unwrap();
         let Some(_disk) = Loop::mount(&dir.path().join("image"), &dir.path().join("disk")) else {
-            println!("skipped: no right or no tools to make and mount an ext4");
+            crate::skip::skipped("no right or no tools to make and mount an ext4");
             return;
         };
         try_again(&dir.path().join("disk"), killed);
@@ -178,7 +178,7 @@ fn a_release_that_fits_arrives_after_any_aborted_ones() {
         let mut random = Random(seed);
         let dir = tempfile::tempdir().unwrap();
         let Some(_mount) = Mount::tmpfs(&dir.path().join("disk"), &format!("size={SPACE}")) else {
-            println!("skipped: no right to mount a tmpfs");
+            crate::skip::skipped("no right to mount a tmpfs");
             return;
         };
         let host = dir.path().join("disk");

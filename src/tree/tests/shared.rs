@@ -75,7 +75,7 @@ fn rights_and_owners_are_given_to_a_fresh_file_only() {
         (0o644, 0o644, Some(1234)),
     ] {
         if uid.is_some() && !is_root() {
-            println!("skipped: not root");
+            crate::skip::skipped("not root");
             continue;
         }
         for swap in [false, true] {

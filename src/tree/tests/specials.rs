@@ -27,7 +27,7 @@ fn device(at: &Path) -> bool {
     );
 
     if let Err(e) = made {
-        println!("skipped: no devices here: {e}");
+        crate::skip::skipped(format!("no devices here: {e}"));
         return false;
     }
 
@@ -41,7 +41,7 @@ fn device(at: &Path) -> bool {
 fn set(at: &Path, name: &str, value: &[u8]) -> bool {
     let done = rustix::fs::lsetxattr(at, name, value, XattrFlags::empty());
     if let Err(e) = done {
-        println!("skipped: no {name} here: {e}");
+        crate::skip::skipped(format!("no {name} here: {e}"));
     }
     done.is_ok()
 }

@@ -319,7 +319,7 @@ fn a_mount_anywhere_in_the_tree_cannot_come_along() {
 
     world.protect = PathFilter::at_top(&["/up/"]);
     let Some(_mount) = Mount::tmpfs(&world.www().join("up"), "size=1m") else {
-        println!("skipped: no right to mount");
+        crate::skip::skipped("no right to mount");
         return;
     };
 

@@ -201,7 +201,7 @@ fn directories_that_changed_places_are_both_heard() {
     )
     .is_err()
     {
-        return println!("skipped: no exchange here");
+        return crate::skip::skipped("no exchange here");
     }
 
     fixture.changes();
@@ -293,7 +293,7 @@ fn a_source_that_is_gone_or_another_is_an_error() {
 fn an_overflow_is_told() {
     let mut fixture = Fixture::on(&["a"], &[]);
     let Some(queued) = limit(limits::MAX_QUEUED_EVENTS).filter(|n| *n <= 20_000) else {
-        return println!("skipped: the queue is long, or its length unknown");
+        return crate::skip::skipped("the queue is long, or its length unknown");
     };
 
     // Two distinct events for each file.

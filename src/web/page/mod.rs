@@ -25,6 +25,7 @@ use crate::block::BlockHash;
 use crate::id::TreeName;
 use crate::outcome::{LogRelease, ReleaseLog, Standing};
 use crate::recent::Recent;
+use crate::report::ReleaseSummary;
 use crate::sync::locked;
 
 /// Shortest interval between two questions about the state of the fleet, or the releases of a tree.
@@ -201,34 +202,19 @@ fn host(fleet: &Fleet, name: &str, form: Form) -> HttpAnswer {
 #[derive(Debug, Serialize)]
 struct ReleaseView {
     tree: String,
-    serial: u64,
     id: String,
-    created: i64,
-    key: Option<String>,
-    entries: u64,
-    bytes: u64,
-    part: bool,
+    #[serde(flatten)]
+    summary: ReleaseSummary,
     reverted: bool,
-    running: Vec<String>,
-    kept: Vec<String>,
 }
 
 impl ReleaseView {
     fn of(tree: &str, release: &LogRelease) -> Self {
-        let named =
-            |hosts: &[crate::id::NamedHost]| hosts.iter().map(ToString::to_string).collect();
         Self {
             tree: tree.to_string(),
-            serial: release.serial.0,
             id: release.id.to_string(),
-            created: release.created.0,
-            key: release.key.clone(),
-            entries: release.entries,
-            bytes: release.bytes.0,
-            part: release.part,
+            summary: ReleaseSummary::of(release),
             reverted: release.tombstone.is_some(),
-            running: named(&release.running),
-            kept: named(&release.kept),
         }
     }
 }

@@ -20,6 +20,7 @@ fn standing(host: &str, running: Option<u64>, newest: u64) -> Standing {
         labels: Default::default(),
         status: Some(TreeStatus {
             running: running.map(Serial),
+            release: None,
             work: None,
             trouble: None,
             stale: None,
@@ -27,6 +28,7 @@ fn standing(host: &str, running: Option<u64>, newest: u64) -> Standing {
             repository: None,
             staged: None,
             held: None,
+            unhealthy: false,
             sent: None,
             message: None,
         }),

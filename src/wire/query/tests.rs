@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::super::Message;
 use super::super::machine::*;
 use super::*;
+use crate::manifest::paused::MAX_BATCHES;
 
 fn release(serial: u64) -> ReleaseReport {
     ReleaseReport {
@@ -85,6 +86,7 @@ fn tree(text: &str, releases: u64) -> TreeReport {
         }),
         staged: None,
         held: None,
+        unhealthy: Some(true).filter(|_| releases > 1),
         repository: (releases > 1).then(|| RepositoryTrouble {
             age: 9,
             text: text.to_string(),
@@ -157,6 +159,28 @@ fn what_is_beyond_a_cap_is_refused() {
     };
 
     assert!(Message::decode(&tell(Vec::new(), Some(largest)).encode()).is_ok());
+
+    let paused = |batches: usize| {
+        let staged = StagedReport {
+            serial: Serial(7),
+            id: release(7).id,
+            age: 1,
+            left: None,
+            paused: Some(PausedCommit {
+                batches: vec!["1".into(); batches],
+                require: "all".into(),
+                revert: false,
+                hosts: None,
+            }),
+        };
+        let report = TreeReport {
+            staged: Some(staged),
+            ..tree("", 0)
+        };
+        Message::decode(&tell(vec![report], None).encode())
+    };
+    assert!(paused(MAX_BATCHES).is_ok());
+    assert!(paused(MAX_BATCHES + 1).is_err());
 }
 
 #[test]
@@ -199,6 +223,8 @@ fn machine(text: &str, links: usize, trees: usize) -> MachineReport {
         size: 2,
         free_inodes: None,
         read_only: false,
+        exchange: Some(true),
+        reflink: None,
     };
 
     MachineReport {

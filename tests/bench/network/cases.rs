@@ -4,7 +4,7 @@ use super::fabric::Line;
 use super::job::{ALL, Done, Job, MAKUO, Tool};
 use super::material::Material;
 use super::row::{Check, Row};
-use super::{PAYLOAD, Settings, ceiling, change, repository, slow, stream, unicast};
+use super::{PAYLOAD, Settings, ceiling, change, page, repository, slow, stream, unicast};
 
 /// A case: its name, the hosts of its largest network, the bytes per host, and its function.
 struct Case {
@@ -25,6 +25,7 @@ const CASES: &[Case] = &[
     case("one-change", 5, 82_000_000, change::one_change),
     case("tcp", 5, PAYLOAD, stream::tcp),
     case("ceiling", 2, PAYLOAD, ceiling::ceiling),
+    case("page", 3, PAYLOAD, page::page),
     case("repository", 10, PAYLOAD, repository::repository),
     case(
         "unicast-200mbit",

@@ -21,7 +21,7 @@ pub struct Line {
     pub mbit: Option<u32>,
     /// Packet loss in per cent on the receiving side of every host, including the sender.
     pub loss: u32,
-    /// Drops multicast at every port of the switch, in both directions.
+    /// Drops multicast that comes in at any port of the switch.
     pub no_multicast: bool,
 }
 
@@ -92,14 +92,15 @@ impl Fabric {
         };
 
         if line.no_multicast {
-            drop_multicast(&fabric.switch.place(), "");
+            let ports: Vec<String> = (1..=hosts + 1).map(port).collect();
+            drop_multicast(&fabric.switch.place(), &ports);
         }
 
         for number in 1..=hosts + 1 {
             let place = fabric.hosts.get(number - 1).unwrap_or(&fabric.sender);
             if let Some(mbit) = line.mbit {
                 shape(place, "eth0", mbit);
-                shape(&fabric.switch.place(), &format!("p{number}"), mbit);
+                shape(&fabric.switch.place(), &port(number), mbit);
             }
             if line.loss > 0 {
                 place.lose(line.loss);
@@ -136,7 +137,7 @@ impl Fabric {
         let switch = &self.switch;
         switch.bridge("br1");
         for number in near + 1..=self.hosts.len() {
-            switch.ip(&format!("link set p{number} master br1"));
+            switch.ip(&format!("link set {} master br1", port(number)));
         }
 
         let [from, to] = BETWEEN;
@@ -146,7 +147,7 @@ impl Fabric {
             shape(&switch.place(), end, mbit);
         }
 
-        drop_multicast(&switch.place(), &format!("{{ {from}, {to} }}"));
+        drop_multicast(&switch.place(), &BETWEEN.map(String::from));
     }
 
     /// Reads the bytes sent so far between the two switches of [`Fabric::split`], in the direction
@@ -163,7 +164,7 @@ impl Fabric {
     /// Gives the port of the host at `index` another rate.
     pub fn slow_down(&self, index: usize, mbit: u32) {
         shape(&self.hosts[index], "eth0", mbit);
-        shape(&self.switch.place(), &format!("p{}", index + 1), mbit);
+        shape(&self.switch.place(), &port(index + 1), mbit);
     }
 
     /// Reads the bytes sent so far by the sender.
@@ -196,6 +197,11 @@ impl Fabric {
     }
 }
 
+/// Returns the name of a port of the switch: the first host's is p1, the sender's the last.
+fn port(number: usize) -> String {
+    format!("p{number}")
+}
+
 fn shape(place: &Place, interface: &str, mbit: u32) {
     let rate = format!("{mbit}mbit");
     let mut command = place.command("tc");
@@ -206,21 +212,13 @@ fn shape(place: &Place, interface: &str, mbit: u32) {
     tool(&mut command);
 }
 
-/// Drops multicast at the ports `ports` of a switch, or at all of them.
-fn drop_multicast(switch: &Place, ports: &str) {
-    let chain = |hook: &str, direction: &str| {
-        let at = match ports {
-            "" => String::new(),
-            ports => format!("{direction} {ports}"),
-        };
-
-        let begin = format!("type filter hook {hook} priority 0");
-        format!("chain {hook} {{ {begin} ; {at} meta pkttype multicast drop ; }} ;")
-    };
-
-    let entry = chain("prerouting", "iifname");
-    let exit = chain("postrouting", "oifname");
-    switch.shell(&format!("nft 'table bridge deaf {{ {entry} {exit} }}'"));
+/// Drops multicast that comes in at `ports` of a switch. A filter there sees a packet once; hooks of
+/// the bridge see it twice, and take the processor from the hosts.
+fn drop_multicast(switch: &Place, ports: &[String]) {
+    let devices = ports.join(", ");
+    let begin = format!("type filter hook ingress devices = {{ {devices} }} priority 0");
+    let chain = format!("chain entry {{ {begin} ; meta pkttype multicast drop ; }}");
+    switch.shell(&format!("nft 'table netdev deaf {{ {chain} ; }}'"));
 }
 
 /// Parses the bytes sent on an interface from /proc/net/dev: the ninth number of its line.

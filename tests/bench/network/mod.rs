@@ -8,6 +8,7 @@ pub mod fleet;
 pub mod inside;
 pub mod job;
 pub mod material;
+mod page;
 mod peers;
 mod repository;
 pub mod row;

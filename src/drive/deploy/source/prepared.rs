@@ -49,6 +49,8 @@ impl PreparedRelease {
             .expires
             .map(|d| WallTime(created.0.saturating_add_unsigned(d.as_secs())));
 
+        let is_deploy = new.intent == Intent::Deploy;
+
         Header {
             format: self.rules.format(),
             tree: spec.tree.clone(),
@@ -67,6 +69,7 @@ impl PreparedRelease {
             checksum: Some(new.checksum),
             quick: Some(new.quick),
             message: new.message,
+            paused: is_deploy.then(|| spec.commit.paused()).flatten(),
         }
     }
 

@@ -215,6 +215,11 @@ fn only_the_order_that_committed_a_release_lets_it_be_made_up() {
             },
         )
         .err()
+        .map(|refusal| {
+            let is_other = refusal.why.contains("ordered other hosts");
+            assert_eq!(refusal.for_others, is_other, "{}", refusal.why);
+            refusal.why
+        })
         .unwrap_or_default()
     };
 

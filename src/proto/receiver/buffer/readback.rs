@@ -5,8 +5,8 @@
 
 use std::ops::Range;
 
-use super::Buffer;
 use super::column::ColumnState;
+use super::{BlockPart, Buffer};
 use crate::fec::Grid;
 use crate::id::Ordinal;
 use crate::proto::generation::{Encoding, Map, PlacedBlock};
@@ -15,17 +15,6 @@ use crate::proto::generation::{Encoding, Map, PlacedBlock};
 const MAX_READ_BLOCKS: usize = 1024;
 /// Largest total size of the blocks to read for one generation.
 const MAX_READ_BYTES: usize = 4 << 20;
-
-/// Part of a block and its position in a payload.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BlockPart {
-    /// The block.
-    pub ordinal: Ordinal,
-    /// Byte range within the block.
-    pub bytes: Range<usize>,
-    /// Start in the payload.
-    pub at: usize,
-}
 
 impl Buffer {
     /// Returns the parts to read back for missing, unwanted symbols of columns that need coded

@@ -21,6 +21,7 @@ impl Receiver {
             DiskReply::Buried(order, holds) => {
                 self.releases.on_tombstone_checked(now, order, holds);
             }
+            DiskReply::OrderKept(order, holds) => self.releases.on_order_kept(&order, holds),
             DiskReply::Rests(tree, release, pause) => {
                 self.releases.rest(now, tree, release, pause);
             }

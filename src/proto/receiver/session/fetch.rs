@@ -1,18 +1,14 @@
-//! Requests the blocks a session lacks, hands payloads to the disk, and reports losses.
+//! The blocks a session lacks, and the generations that bring them.
 
 use std::time::Duration;
 
-use super::Session;
 use crate::id::{Generation, Ordinal};
-use crate::proto::control::Control;
+use crate::proto::RangeSet;
 use crate::proto::receiver::buffer::BlockPart;
-use crate::proto::receiver::disk::{Ask, ReasonText};
 use crate::proto::receiver::generations::{Delivery, Due, Generations, SymbolCounts};
-use crate::proto::receiver::notice::HostNotice;
-use crate::proto::{Dest, RangeSet, backoff, complaint_interval};
 use crate::units::Moment;
-use crate::wire::message::{Nack, Ranges, WantList};
-use crate::wire::{HostStage, Message, Symbol};
+use crate::wire::Symbol;
+use crate::wire::message::Ranges;
 
 /// Largest number of ranges in one list of wants; finer lists are coarsened.
 const MAX_WANT_RANGES: usize = 16 * 1024;
@@ -77,6 +73,76 @@ impl Fetch {
         }
     }
 
+    /// Listens for the generations of `wants` from now on.
+    pub(super) fn begin(&mut self, now: Moment, wants: RangeSet) {
+        self.wants = wants;
+        self.listen_again(now);
+    }
+
+    /// Drops open generations.
+    pub(super) fn listen_again(&mut self, now: Moment) {
+        self.generations.reset();
+        self.data_at = now;
+    }
+
+    /// Waits for data of a repeated request.
+    pub(super) fn wait_again(&mut self, now: Moment) {
+        self.data_at = now;
+    }
+
+    /// Returns true if no block is wanted that has not arrived.
+    pub(super) fn is_idle(&self) -> bool {
+        self.wants.is_empty()
+    }
+
+    /// Returns the outstanding wants for a request at `due`.
+    pub(super) fn request(&mut self, due: Moment) -> Ranges {
+        self.requested_at = due;
+        Ranges(self.wants.cover(MAX_WANT_RANGES).iter().collect())
+    }
+
+    /// Wants the damaged ordinals `wrong` once more.
+    pub(super) fn want_again(&mut self, wrong: &RangeSet) {
+        self.wants.extend(wrong);
+    }
+
+    /// Returns true if so many payloads in a row were damaged that it is no accident.
+    pub(super) fn is_hopeless(&self) -> bool {
+        self.damaged > MAX_DAMAGED_PAYLOADS
+    }
+
+    /// Returns true if the disk keeps up with the payloads.
+    pub(super) fn is_disk_quick(&self) -> bool {
+        self.delivering <= SLOW_DISK_PAYLOADS
+    }
+
+    /// Takes a payload's buffer back from the disk.
+    pub(super) fn recycle(&mut self, buffer: Vec<u8>) {
+        self.delivering = self.delivering.saturating_sub(1);
+        self.generations.recycle(buffer);
+    }
+
+    /// Returns losses to report and parts to read back, which are at or above `read_from`.
+    pub(super) fn due(
+        &mut self,
+        now: Moment,
+        interval: Duration,
+        read_from: Option<Ordinal>,
+        delay: impl FnMut() -> Duration,
+    ) -> Due {
+        self.generations.due(now, interval, read_from, delay)
+    }
+
+    /// Returns true if generations were given up since the last call.
+    pub(super) fn take_abandoned(&mut self) -> bool {
+        self.generations.take_abandoned()
+    }
+
+    /// Returns the time of the next loss report.
+    pub(super) fn timeout(&self, now: Moment) -> Option<Moment> {
+        self.generations.timeout(now)
+    }
+
     /// Returns the number of bytes kept by the disk.
     pub(super) fn received(&self) -> u64 {
         self.received
@@ -134,7 +200,7 @@ impl Fetch {
     }
 
     /// Adds parts read back from disk. Returns the generation if now complete.
-    fn add_parts(
+    pub(super) fn add_parts(
         &mut self,
         now: Moment,
         generation: Generation,
@@ -164,7 +230,7 @@ impl Fetch {
     }
 
     /// Counts the result of a delivery, `bytes` kept and the ordinals in `wrong` damaged.
-    fn on_result(&mut self, bytes: u64, wrong: &RangeSet) {
+    pub(super) fn on_result(&mut self, bytes: u64, wrong: &RangeSet) {
         self.received += bytes;
 
         // One forged symbol ruins at most one generation, so any valid block resets the count.
@@ -176,12 +242,12 @@ impl Fetch {
     }
 
     /// Returns true if every wanted block is on the disk.
-    fn is_complete(&self) -> bool {
+    pub(super) fn is_complete(&self) -> bool {
         self.wants.is_empty() && self.delivering == 0
     }
 
     /// Returns the time to repeat the outstanding wants if no useful data arrives before.
-    fn retry_at(&self) -> Moment {
+    pub(super) fn retry_at(&self) -> Moment {
         let last_use = self.generations.taken_at().max(self.requested_at);
         let starved = last_use + STARVED_RETRY_AFTER;
 
@@ -196,169 +262,5 @@ impl Fetch {
         } else {
             starved
         }
-    }
-}
-
-impl Session {
-    /// Requests `wants` and starts to listen for their generations.
-    pub(super) fn want(&mut self, now: Moment, wants: RangeSet) {
-        self.fetch.wants = wants;
-        self.fetch.generations.reset();
-        self.send_wants(now);
-        self.fetch.data_at = now;
-    }
-
-    /// Requests the rest on a new pass and drops generations that went by: the sender now serves
-    /// slow hosts.
-    pub(super) fn want_rest(&mut self, now: Moment) {
-        if !self.fetch.wants.is_empty() {
-            self.fetch.generations.reset();
-            self.send_wants(now);
-            self.fetch.data_at = now;
-        }
-    }
-
-    /// Queues the messages that request the outstanding wants.
-    fn send_wants(&mut self, due: Moment) {
-        self.fetch.requested_at = due;
-
-        let want = WantList {
-            session: self.id,
-            number: 0,
-            ranges: Ranges(self.fetch.wants.cover(MAX_WANT_RANGES).iter().collect()),
-            more: false,
-            seen: self.intake.seen(),
-            fetch: self.state.fetch_bytes(),
-        };
-
-        self.messages
-            .queue_wants(due, &want, self.orders.is_granted());
-    }
-
-    /// Handles the disk's reply to a delivered payload.
-    pub(super) fn on_delivered(
-        &mut self,
-        now: Moment,
-        buffer: Vec<u8>,
-        outcome: Result<(RangeSet, u64), ReasonText>,
-    ) {
-        self.fetch.delivering = self.fetch.delivering.saturating_sub(1);
-        self.fetch.generations.recycle(buffer);
-        if self.is_over() {
-            return;
-        }
-
-        let (wrong, bytes) = match outcome {
-            Ok(result) => result,
-            Err(why) => return self.refuse(now, why),
-        };
-
-        self.fetch.on_result(bytes, &wrong);
-        if !wrong.is_empty() {
-            self.on_invalid_data();
-            if self.fetch.damaged > MAX_DAMAGED_PAYLOADS {
-                return self.refuse(now, "the sender's data does not match its release".into());
-            }
-
-            self.fetch.wants.extend(&wrong);
-            self.send_wants(now);
-        }
-
-        if self.fetch.is_complete() {
-            self.fetch.generations.reset();
-
-            // Requests of other hosts fulfilled these wants before this host's turn.
-            self.messages.drop_wants();
-            self.ask(match self.state.stage() {
-                HostStage::Fetching => Ask::Explore,
-                _ => Ask::Finish,
-            });
-        }
-    }
-
-    /// Reports invalid data and restricts the sources.
-    fn on_invalid_data(&mut self) {
-        let sources = self.intake.restrict(self.sender.address());
-        self.effects.notify(HostNotice::Damaged {
-            tree: self.tree().clone(),
-            serial: self.release.header().serial,
-            sources,
-        });
-    }
-
-    /// Handles blocks read back from disk.
-    pub(super) fn on_read_back(
-        &mut self,
-        now: Moment,
-        generation: Generation,
-        parts: &[(BlockPart, Vec<u8>)],
-    ) {
-        if let Some(delivery) = self.fetch.add_parts(now, generation, parts) {
-            self.ask(Ask::Deliver(delivery));
-        }
-    }
-
-    /// Reports losses and repeats wants that the sender no longer serves.
-    pub(super) fn repair(&mut self, now: Moment, control: &mut Control) {
-        if self.fetch.wants.is_empty() {
-            return;
-        }
-
-        let read_from = self.read_back_from();
-        let hosts = self.sender.hosts();
-        let is_second_hop = self.is_second_hop();
-        let rng = &mut self.rng;
-        let delay = || backoff(hosts, is_second_hop, rng.f64());
-        let Due { missing, readbacks } =
-            self.fetch
-                .generations
-                .due(now, complaint_interval(hosts), read_from, delay);
-
-        for (generation, parts) in readbacks {
-            self.ask(Ask::ReadBack { generation, parts });
-        }
-
-        if !missing.is_empty() {
-            let nack = Nack {
-                session: self.id,
-                seen: self.intake.seen(),
-                missing,
-            };
-            control.send(Dest::Host(self.sender.address()), &Message::Nack(nack));
-        }
-
-        let abandoned = self.fetch.generations.take_abandoned();
-        if abandoned || self.retry_at().is_some_and(|at| at <= now) {
-            self.fetch.data_at = now;
-            self.send_wants(now);
-        }
-    }
-
-    /// Returns the first ordinal the disk may read back: the first block of files, while staging.
-    /// A slow disk would reply too late.
-    fn read_back_from(&self) -> Option<Ordinal> {
-        let may_read =
-            self.state.stage() == HostStage::Staging && self.fetch.delivering <= SLOW_DISK_PAYLOADS;
-
-        may_read.then_some(Ordinal(self.release.header().root.nodes))
-    }
-
-    /// Returns the time to repeat the outstanding wants, once the last request is acknowledged.
-    fn retry_at(&self) -> Option<Moment> {
-        self.messages.is_empty().then(|| self.fetch.retry_at())
-    }
-
-    /// Returns the due time of the next [`Session::repair`].
-    pub(super) fn fetch_timeout(&self, now: Moment) -> Option<Moment> {
-        if self.fetch.wants.is_empty() {
-            return None;
-        }
-
-        self.fetch
-            .generations
-            .timeout(now)
-            .into_iter()
-            .chain(self.retry_at())
-            .min()
     }
 }

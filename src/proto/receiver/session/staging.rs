@@ -24,6 +24,7 @@ impl Session {
             }
             Err(denied) => {
                 self.authenticated = denied.proven;
+                self.for_others = denied.for_others;
                 self.refuse(now, denied.why);
             }
         }

@@ -2,7 +2,9 @@
 
 use super::super::test_fleet::{at, table, www};
 use super::*;
+use crate::block::BlockHash;
 use crate::id::{Serial, SessionId};
+use crate::proto::receiver::order_checks::MAX_PENDING_CHECKS;
 use crate::wire::message::OrderKind;
 
 fn id(serial: u64) -> ReleaseId {

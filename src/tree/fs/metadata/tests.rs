@@ -56,7 +56,7 @@ fn attributes_become_exactly_what_is_wanted() {
     let dir = tempfile::tempdir().unwrap();
     let file = File::create(dir.path().join("file")).unwrap();
     if rustix::fs::fsetxattr(&file, "user.old", b"1", XattrFlags::empty()).is_err() {
-        println!("skipped: no user xattrs here");
+        crate::skip::skipped("no user xattrs here");
         return;
     }
 

@@ -295,7 +295,7 @@ fn a_named_path_missing_from_the_index_is_added_unless_excluded() {
 fn a_file_given_to_the_user_is_found_in_an_unchanged_directory() {
     let f = Fixture::new();
     if !rustix::process::geteuid().is_root() {
-        return println!("skipped: only root can give files away");
+        return crate::skip::skipped("only root can give files away");
     }
 
     std::fs::create_dir(at(&f, "d")).unwrap();

@@ -146,7 +146,7 @@ fn xattrs_are_read_when_asked() {
     if let Err(e) =
         rustix::fs::fsetxattr(&file, "user.note", b"hi", rustix::fs::XattrFlags::empty())
     {
-        println!("skipped: no user xattrs here: {e}");
+        crate::skip::skipped(format!("no user xattrs here: {e}"));
         return;
     }
 
@@ -179,7 +179,7 @@ fn errors_name_unreadable_paths() {
     std::fs::set_permissions(f.at(b"d/secret\n"), std::fs::Permissions::from_mode(0o000)).unwrap();
 
     if std::fs::File::open(f.at(b"d/secret\n")).is_ok() {
-        println!("skipped: this user may read everything");
+        crate::skip::skipped("this user may read everything");
         return;
     }
 

@@ -96,12 +96,13 @@ impl KnownSources {
         front: &SealedFront,
         keys: &[PreparedKey],
     ) -> Option<()> {
-        let starts_stream = front.is_data() && self.sources.get(process)?.stream.is_none();
+        let mut source = self.sources.get_mut(process)?;
+        let starts_stream = front.is_data() && source.stream.is_none();
         if starts_stream && self.streams >= MAX_DATA_SOURCES {
             self.forget(|source| source.stream.is_some());
+            source = self.sources.get_mut(process)?;
         }
 
-        let source = self.sources.get_mut(process)?;
         source.heard = self.clock;
         if starts_stream {
             source.stream = Some(Box::new(DataStream {
