@@ -109,7 +109,7 @@ impl Able {
             (able.acls, "ACLs"),
         ] {
             if !can {
-                support::skipped(&format!("{what} cannot be made or judged here"));
+                support::skipped(format!("{what} cannot be made or judged here"));
             }
         }
 

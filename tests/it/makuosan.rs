@@ -627,7 +627,7 @@ fn the_systems_log_has_its_lines() {
 
     let ran = Running::start(&mut command).wait();
     if ran.err.contains("unshare") || ran.err.contains("mount:") {
-        return skipped(&format!("no /dev of its own: {ran}"));
+        return skipped(format!("no /dev of its own: {ran}"));
     }
 
     ran.exits(0);

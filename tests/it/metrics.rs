@@ -153,7 +153,7 @@ fn passes_promtool(text: &str) {
         .spawn();
     let mut tool = match started {
         Ok(tool) => tool,
-        Err(e) => return skipped(&format!("promtool: {e}")),
+        Err(e) => return skipped(format!("promtool: {e}")),
     };
     let mut input = tool.stdin.take().expect("piped");
     input.write_all(text.as_bytes()).expect("it reads");
@@ -385,7 +385,7 @@ fn promtool(args: &[&str], dir: &std::path::Path) {
         .output()
     {
         Ok(told) => assert!(told.status.success(), "{args:?}: {told:?}"),
-        Err(e) => skipped(&format!("promtool: {e}")),
+        Err(e) => skipped(format!("promtool: {e}")),
     }
 }
 

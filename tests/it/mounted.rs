@@ -18,7 +18,7 @@ fn mounted(lab: &mut Lab, kind: &str) -> bool {
         .output();
 
     if !support::is_root() || !made.is_ok_and(|out| out.status.success()) {
-        skipped(&format!(
+        skipped(format!(
             "only root mounts filesystems, and mkfs.{kind} has to be there"
         ));
         return false;

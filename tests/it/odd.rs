@@ -22,7 +22,7 @@ fn a_file_of_holes_arrives_as_a_file_of_holes() {
 
     let file = File::create(&path).expect("new");
     if let Err(e) = file.set_len(size) {
-        return skipped(&format!("no file of {size} bytes here: {e}"));
+        return skipped(format!("no file of {size} bytes here: {e}"));
     }
 
     let data = [
@@ -275,7 +275,7 @@ fn names_of_links_pipes_and_devices_are_scanned_as_names_of_one() {
         let mut kinds = vec!["link", "pipe"];
         match device("char", SFlag::S_IFCHR, 3).and_then(|()| device("block", SFlag::S_IFBLK, 5)) {
             Ok(()) => kinds.extend(["char", "block"]),
-            Err(e) => skipped(&format!("in part: no devices: {e}")),
+            Err(e) => skipped(format!("in part: no devices: {e}")),
         }
         let deployed = |what: &str| {
             println!("{what} {more}");

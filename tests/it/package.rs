@@ -222,12 +222,12 @@ fn units_are_exposed_no_more_than_they_say() {
             ])
             .arg(&path);
         match command.output() {
-            Err(e) => return skipped(&format!("systemd-analyze: {e}")),
+            Err(e) => return skipped(format!("systemd-analyze: {e}")),
             Ok(told) => {
                 let said = String::from_utf8_lossy(&told.stdout).into_owned()
                     + &String::from_utf8_lossy(&told.stderr);
                 if !said.contains("Overall exposure level") {
-                    return skipped(&format!("systemd-analyze cannot say: {said}"));
+                    return skipped(format!("systemd-analyze cannot say: {said}"));
                 }
                 assert!(told.status.success(), "{said}");
             }
@@ -238,7 +238,7 @@ fn units_are_exposed_no_more_than_they_say() {
 #[test]
 fn units_are_what_systemd_understands() {
     if let Err(why) = try_tool(Command::new("systemd-analyze").arg("--version")) {
-        return skipped(&format!("no systemd here: {why}"));
+        return skipped(format!("no systemd here: {why}"));
     }
 
     let dir = tempfile::tempdir().expect("a directory");
@@ -585,7 +585,7 @@ fn the_deb_is_installed_used_and_purged() {
     }
 
     if let Err(why) = try_tool(Command::new("dpkg").arg("--version")) {
-        return skipped(&format!("no dpkg here: {why}"));
+        return skipped(format!("no dpkg here: {why}"));
     }
 
     let dir = tempfile::tempdir().expect("a directory");
@@ -612,7 +612,7 @@ fn the_deb_is_installed_used_and_purged() {
 
     let out = String::from_utf8_lossy(&output.stdout);
     if !out.contains("mounted") {
-        return skipped(&format!(
+        return skipped(format!(
             "no layer over this system: {}",
             String::from_utf8_lossy(&output.stderr)
         ));

@@ -201,7 +201,7 @@ fn directories_that_change_places_are_heard_in_both() {
     same(&lab, &watch, "two directories");
     use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
     if let Err(e) = renameat2(AT_FDCWD, &one, AT_FDCWD, &two, RenameFlags::RENAME_EXCHANGE) {
-        return skipped(&format!("no exchange here: {e}"));
+        return skipped(format!("no exchange here: {e}"));
     }
 
     same(&lab, &watch, "an exchange");
@@ -651,7 +651,7 @@ fn a_mount_in_the_source_that_went_away_is_refused_until_somebody_says_yes() {
         .env_remove("XDG_CACHE_HOME");
     let ran = Running::start(&mut command).wait();
     if ran.code == 77 || ran.err.contains("unshare") {
-        return skipped(&format!("no mounts here: {ran}"));
+        return skipped(format!("no mounts here: {ran}"));
     }
     let ran = ran.says(&["site/vol was a mount point", "--yes-unmounted"]);
     let words = [
@@ -690,7 +690,7 @@ fn a_source_that_is_unmounted_ends_it_and_hosts_keep_everything() {
             watch.is_over() || !releases(&watch).is_empty()
         });
         if watch.is_over() {
-            return skipped(&format!("no tmpfs in a namespace: {}", watch.talk()));
+            return skipped(format!("no tmpfs in a namespace: {}", watch.talk()));
         }
         copy(&host, &lab.path("old"));
         let mut umount = Command::new("nsenter");
@@ -718,7 +718,7 @@ fn too_few_watches_say_so() {
     );
     let ran = watch.wait();
     if ran.code != 2 {
-        return skipped(&format!("no lower limit in a namespace: {ran}"));
+        return skipped(format!("no lower limit in a namespace: {ran}"));
     }
     ran.says(&[
         "41 directories",
